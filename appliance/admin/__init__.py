@@ -1,0 +1,1 @@
+"""People, consent and commands: the only zone that knows a name."""

@@ -1,0 +1,1 @@
+"""The local HTTP interface, one router a resource."""

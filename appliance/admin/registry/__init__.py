@@ -1,0 +1,1 @@
+"""The registry: who a person is, what they agreed to, and which handle and badges are theirs."""

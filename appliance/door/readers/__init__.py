@@ -1,0 +1,1 @@
+"""What is read at the door: one module a kind of reader."""

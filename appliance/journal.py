@@ -1,0 +1,202 @@
+"""The journal: what a zone did, in an order that nobody can change unseen.
+
+One file per zone, one line of JSON per event. Each line carries the SHA-256 of the line before it, so
+that an altered, removed or re-ordered line is found by `verify`; a cut tail is found by whoever noted
+the head before. A zone's events are a closed enumeration, and their details are numbers and closed
+words: a name, a secret, a template or a picture has no way in.
+"""
+
+import contextlib
+import enum
+import hashlib
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.errors import DrempelError
+
+GENESIS = "0" * 64
+"""What the first line names as the hash before it."""
+MAX_LINE = 1024
+"""Bytes; a longer line is none of ours."""
+
+
+class JournalError(DrempelError, OSError):
+    """The journal cannot be written or read; the zone goes on and says so."""
+
+
+class JournalBroken(DrempelError, ValueError):
+    """A line does not follow from the one before it."""
+
+
+class Event(enum.StrEnum):
+    """Everything that is ever written down. Who it was is not among it."""
+
+    STARTED = "started"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    TORN_LINE_REMOVED = "torn line removed"
+    WRONG_PEER = "wrong peer"
+    HOSTILE_MESSAGE = "hostile message"
+    # door
+    PRESSED = "pressed"
+    ATTEMPT_ENDED = "attempt ended"
+    UNLOCKED = "unlocked"
+    LOCKED = "locked"
+    BADGE_REFUSED = "badge refused"
+    BADGE_ADDED = "badge added"
+    BADGE_REMOVED = "badge removed"
+    READER_UP = "reader up"
+    READER_DOWN = "reader down"
+    # lens
+    CAMERA_OPENED = "camera opened"
+    CAMERA_CLOSED = "camera closed"
+    # vault
+    WINDOW_OPENED = "window opened"
+    WINDOW_CLOSED = "window closed"
+    ENROLLED = "enrolled"
+    ERASED = "erased"
+    # admin
+    PERSON_ADDED = "person added"
+    CONSENT_GIVEN = "consent given"
+    CONSENT_WITHDRAWN = "consent withdrawn"
+
+
+Detail = int | float | bool | enum.Enum
+"""A number, a flag or a word of a closed enumeration: free text has no way into the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a journal stands: the number of lines, and the hash of the last."""
+
+    lines: int
+    digest: str
+
+
+class Journal:
+    """A zone's journal, open for appending; safe to use from several threads."""
+
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        """Open or begin the journal at `path`.
+
+        A last line that a power cut tore is removed, and its removal is written down.
+
+        Args:
+            path: the file; its folder must exist.
+            sync: whether each line is on the disk before `write` returns.
+
+        Raises:
+            JournalError: it cannot be opened.
+            JournalBroken: its last whole line is no line of a journal.
+        """
+        self._lock = threading.Lock()
+        self._sync = sync
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            torn = self._remove_torn_line()
+            self.head = self._find_head()
+        except OSError as error:
+            raise JournalError(f"the journal {path} cannot be opened: {error.strerror or error}") from error
+        if torn:
+            self.write(Event.TORN_LINE_REMOVED, bytes=torn)
+
+    def write(self, event: Event, /, **details: Detail) -> None:
+        """Append one event with its details.
+
+        Raises:
+            JournalError: the disk is full or gone. Nothing half-written stays behind.
+            TypeError: a detail is text: only numbers, flags and enumerations may be written.
+        """
+        entry: dict[str, Any] = {}
+        for key, value in details.items():
+            if isinstance(value, enum.Enum):
+                entry[key] = value.name.lower()
+            elif isinstance(value, bool | int | float):
+                entry[key] = value
+            else:
+                raise TypeError(f"the journal takes numbers and enumerations, no {type(value).__name__}")
+        with self._lock:
+            line = _line(self.head, event.value, entry)
+            size = os.fstat(self._file).st_size
+            try:
+                written = os.write(self._file, line)
+                if written != len(line):
+                    raise OSError(28, "the disk is full")  # noqa: TRY301 - the same clean-up applies
+                if self._sync:
+                    os.fdatasync(self._file)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, size)
+                raise JournalError(f"the journal cannot be written: {error.strerror or error}") from error
+            self.head = Head(self.head.lines + 1, hashlib.sha256(line).hexdigest())
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _remove_torn_line(self) -> int:
+        size = os.fstat(self._file).st_size
+        tail = os.pread(self._file, MAX_LINE, max(0, size - MAX_LINE))
+        torn = len(tail) - (tail.rfind(b"\n") + 1)
+        if torn:
+            os.ftruncate(self._file, size - torn)
+        return torn
+
+    def _find_head(self) -> Head:
+        size = os.fstat(self._file).st_size
+        if size == 0:
+            return Head(0, GENESIS)
+        tail = os.pread(self._file, 2 * MAX_LINE, max(0, size - 2 * MAX_LINE))
+        last = tail[tail.rfind(b"\n", 0, len(tail) - 1) + 1 :]
+        try:
+            number = json.loads(last)["n"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalBroken(
+                "the last line of the journal is no journal line: keep the file for inquiry, "
+                "move it away, and start again"
+            ) from error
+        return Head(int(number), hashlib.sha256(last).hexdigest())
+
+
+def verify(path: Path) -> Head:
+    """Read the journal at `path` from its first line to its last, and give where it stands.
+
+    Raises:
+        JournalBroken: a line was altered, removed or re-ordered; the message gives its number.
+        JournalError: the file cannot be read.
+    """
+    head = Head(0, GENESIS)
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                expected = head.lines + 1
+                try:
+                    entry = json.loads(line)
+                    sound = line.endswith(b"\n") and entry["n"] == expected and entry["before"] == head.digest
+                except (ValueError, KeyError, TypeError):
+                    sound = False
+                if not sound:
+                    raise JournalBroken(f"{path}: line {expected} does not follow from the line before it")
+                head = Head(expected, hashlib.sha256(line).hexdigest())
+    except OSError as error:
+        raise JournalError(f"the journal {path} cannot be read: {error.strerror or error}") from error
+    return head
+
+
+def _line(head: Head, event: str, details: dict[str, Any]) -> bytes:
+    entry = {
+        "n": head.lines + 1,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "event": event,
+        **({"details": details} if details else {}),
+        "before": head.digest,
+    }
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,493 @@
+"""Every message between zones, beside the decision channel: closed, fixed in size, and boring.
+
+On the wire a message is a type (one byte), the length of its body (two bytes, big-endian) and the
+body. The length is fixed by the type; only a token's code may vary, within `MAX_CODE`. A reader names
+the types that it expects, and anything else is `Malformed`. Integers are big-endian; embeddings are
+little-endian float32, as both sides hold them in memory.
+"""
+
+import enum
+import socket
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from typing import ClassVar, Self
+
+from appliance.link.sockets import Deadline, Malformed, read_exact, send
+
+HANDLE = 16
+"""Bytes of a record's handle, of a consent's id and of a badge's id: random, and no one's name."""
+MAX_CODE = 64
+"""Bytes of a QR code that lens passes on; a longer one is no token."""
+TOKEN = 35
+"""Bytes of a tier-2 token, see `appliance.vault.token`."""
+MAX_EMBEDDING = 4 * 512
+"""Bytes of the longest embedding of any pack: 512 float32."""
+MAX_LEASE = 3600
+"""Seconds for which admin can vouch at a time that a legal ground is current (design §7)."""
+_HEADER = struct.Struct("!BH")
+
+
+class Guidance(enum.IntEnum):
+    """All that a person at the door is ever told: what to do, never who they are, nor how well it went."""
+
+    SHOW_TOKEN = 0x01
+    LOOK_HERE = 0x02
+    COME_CLOSER = 0x03
+    STEP_BACK = 0x04
+    HOLD_STILL = 0x05
+    TOO_DARK = 0x06
+    ONE_PERSON = 0x07
+    CAPTURED = 0x08
+    DONE = 0x09
+    USE_BADGE = 0x0A
+
+
+class LensTrouble(enum.IntEnum):
+    """Why lens ends a look by itself."""
+
+    CAMERA_ABSENT = 0x01
+    CAMERA_BROKE = 0x02
+    OUT_OF_TIME = 0x03
+    INTERNAL = 0x04
+
+
+class Refusal(enum.IntEnum):
+    """Why vault or door did not do what admin asked."""
+
+    UNKNOWN_HANDLE = 0x01
+    HANDLE_TAKEN = 0x02
+    NO_GROUND = 0x03
+    WINDOW_BUSY = 0x04
+    WINDOW_EXPIRED = 0x05
+    RECOGNITION_OFF = 0x06
+    BADGE_TAKEN = 0x07
+    STORAGE = 0x08
+    MALFORMED = 0x09
+
+
+class DoorMode(enum.IntEnum):
+    """What the door is doing."""
+
+    LOCKED = 0x01
+    ATTEMPT = 0x02
+    UNLOCKED = 0x03
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message without a body; the base of all others.
+
+    A subclass names its `TYPE` and the `LAYOUT` of its body (a `struct` format); its fields are the
+    values of that layout, in order. `__post_init__` checks what a layout cannot say.
+    """
+
+    TYPE: ClassVar[int]
+    LAYOUT: ClassVar[str] = "!"
+
+    def body(self) -> bytes:
+        """The body on the wire."""
+        return struct.pack(self.LAYOUT, *(getattr(self, field.name) for field in fields(self)))
+
+    @classmethod
+    def from_body(cls, body: bytes | bytearray) -> Self:
+        """The message that `body` holds.
+
+        Raises:
+            Malformed: wrong length, or a value that this message cannot have.
+        """
+        try:
+            return cls(*struct.unpack(cls.LAYOUT, body))
+        except (struct.error, ValueError) as error:
+            raise Malformed(f"a malformed {cls.__name__}") from error
+
+    @classmethod
+    def lengths(cls) -> range:
+        """The body lengths that are possible."""
+        size = struct.calcsize(cls.LAYOUT)
+        return range(size, size + 1)
+
+    def encode(self) -> bytes:
+        """The whole message on the wire."""
+        body = self.body()
+        return _HEADER.pack(self.TYPE, len(body)) + body
+
+
+def _to_enum(message: Message, name: str, kind: type[enum.IntEnum]) -> None:
+    """Turn a field's number into its enum; a number outside it raises ValueError."""
+    object.__setattr__(message, name, kind(getattr(message, name)))
+
+
+def _check(condition: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not condition:
+        raise Malformed(what)
+
+
+# --- vault to lens ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Message):
+    """Open the camera, and read tokens from its frames; embed nothing."""
+
+    TYPE = 0x01
+
+
+@dataclass(frozen=True, slots=True)
+class Embed(Message):
+    """A claim has opened (or an enrolment window is): send up to `probes` embeddings.
+
+    `hints` is 1 in an enrolment window, where the person is told what to do better, and 0 in a
+    verification, where advice about a face would tell a claim that opened from one that did not.
+    """
+
+    probes: int
+    hints: int
+    TYPE = 0x02
+    LAYOUT = "!BB"
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.probes <= 20, "1 to 20 probes")
+        _check(self.hints in {0, 1}, "hints is 0 or 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Finish(Message):
+    """Close the camera, overwrite what is held, and say `CameraClosed`."""
+
+    TYPE = 0x03
+
+
+# --- lens to vault ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CameraOpen(Message):
+    """The camera is open and gives frames."""
+
+    TYPE = 0x11
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CodeRead(Message):
+    """The bytes of one QR code before the lens; lens does not know what they mean.
+
+    Read from a socket, `code` is a bytearray that its owner overwrites after use.
+    """
+
+    code: bytes | bytearray
+    TYPE = 0x12
+
+    def __post_init__(self) -> None:
+        _check(1 <= len(self.code) <= MAX_CODE, "1 to 64 bytes of code")
+
+    def body(self) -> bytes:
+        """The code itself."""
+        return bytes(self.code)
+
+    @classmethod
+    def from_body(cls, body: bytes | bytearray) -> Self:
+        """Any 1 to 64 bytes."""
+        return cls(body)
+
+    @classmethod
+    def lengths(cls) -> range:
+        """1 to 64."""
+        return range(1, MAX_CODE + 1)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Probe(Message):
+    """The embedding of one good frame: little-endian float32, as many as the pack has dimensions.
+
+    Read from a socket, `embedding` is a bytearray that its owner overwrites after use.
+    """
+
+    embedding: bytes | bytearray | memoryview
+    TYPE = 0x13
+
+    def __post_init__(self) -> None:
+        _check(len(self.embedding) in self.lengths() and len(self.embedding) % 4 == 0, "an embedding's size")
+
+    def body(self) -> bytes:
+        """The embedding itself. `send_probe` sends it without this copy."""
+        return bytes(self.embedding)
+
+    @classmethod
+    def from_body(cls, body: bytes | bytearray) -> Self:
+        """Any whole number of float32 up to 512; vault checks their number and that they are finite."""
+        return cls(body)
+
+    @classmethod
+    def lengths(cls) -> range:
+        """4 to 2048 bytes."""
+        return range(4, MAX_EMBEDDING + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Hint(Message):
+    """What the person in an enrolment window could do better."""
+
+    guidance: Guidance
+    TYPE = 0x14
+    LAYOUT = "!B"
+
+    def __post_init__(self) -> None:
+        _to_enum(self, "guidance", Guidance)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraClosed(Message):
+    """The camera is closed and the buffers are overwritten; the last message of a look."""
+
+    TYPE = 0x15
+
+
+@dataclass(frozen=True, slots=True)
+class LensFailed(Message):
+    """Lens ends the look by itself; the camera is closed."""
+
+    trouble: LensTrouble
+    TYPE = 0x16
+    LAYOUT = "!B"
+
+    def __post_init__(self) -> None:
+        _to_enum(self, "trouble", LensTrouble)
+
+
+# --- vault to door, on the guidance channel -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Guide(Message):
+    """Guidance for the lamp and the screen."""
+
+    guidance: Guidance
+    TYPE = 0x1A
+    LAYOUT = "!B"
+
+    def __post_init__(self) -> None:
+        _to_enum(self, "guidance", Guidance)
+
+
+# --- admin to vault -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEnrolment(Message):
+    """Let the person who presses next be captured for a new record.
+
+    `handle` is chosen by admin and written down there first, so that no record can be left without
+    an owner. `consent` is the id of the consent on record, all zero for none, which vault refuses.
+    The window closes with the connection.
+    """
+
+    handle: bytes
+    consent: bytes
+    lease: int
+    captures: int
+    seconds: int
+    TYPE = 0x21
+    LAYOUT = f"!{HANDLE}s{HANDLE}sHBH"
+
+    def __post_init__(self) -> None:
+        _check(len(self.handle) == HANDLE == len(self.consent), "16 bytes each")
+        _check(0 <= self.lease <= MAX_LEASE, "a lease of at most an hour")
+        _check(1 <= self.captures <= 20, "1 to 20 captures")
+        _check(1 <= self.seconds <= 3600, "a window of at most an hour")
+
+
+@dataclass(frozen=True, slots=True)
+class Erase(Message):
+    """Erase a record; erasing one that does not exist is done already."""
+
+    handle: bytes
+    TYPE = 0x22
+    LAYOUT = f"!{HANDLE}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease(Message):
+    """Vouch for `seconds` more (0 ends it now) that the record has a current legal ground."""
+
+    handle: bytes
+    seconds: int
+    TYPE = 0x23
+    LAYOUT = f"!{HANDLE}sH"
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.seconds <= MAX_LEASE, "a lease of at most an hour")
+
+
+@dataclass(frozen=True, slots=True)
+class AskVault(Message):
+    """How is vault?"""
+
+    TYPE = 0x24
+
+
+# --- vault or door to admin ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Message):
+    """It is done, and durable."""
+
+    TYPE = 0x30
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Message):
+    """In an enrolment window: how many captures remain, and the last guidance given."""
+
+    remaining: int
+    guidance: Guidance
+    TYPE = 0x31
+    LAYOUT = "!BB"
+
+    def __post_init__(self) -> None:
+        _to_enum(self, "guidance", Guidance)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Enrolled(Message):
+    """The record is durable; here is the token, this once. The vault has forgotten its secret."""
+
+    token: bytes
+    TYPE = 0x32
+    LAYOUT = f"!{TOKEN}s"
+
+
+@dataclass(frozen=True, slots=True)
+class VaultState(Message):
+    """How vault is; `instance` is random per start, so that admin notices a restart and renews leases."""
+
+    instance: bytes
+    records: int
+    leases: int
+    window: int
+    recognition: int
+    TYPE = 0x33
+    LAYOUT = f"!{HANDLE}sIIBB"
+
+    def __post_init__(self) -> None:
+        _check(self.window in {0, 1} and self.recognition in {0, 1}, "flags are 0 or 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Message):
+    """Not done, and nothing changed."""
+
+    reason: Refusal
+    TYPE = 0x3F
+    LAYOUT = "!B"
+
+    def __post_init__(self) -> None:
+        _to_enum(self, "reason", Refusal)
+
+
+# --- admin to door ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AddBadge(Message):
+    """Let a badge open: its id, and its number as `bits` bits, right-aligned in 16 bytes."""
+
+    badge: bytes
+    bits: int
+    number: bytes
+    TYPE = 0x41
+    LAYOUT = f"!{HANDLE}sB16s"
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.bits <= 128, "1 to 128 bits")
+        _check(int.from_bytes(self.number) < 1 << self.bits, "a number of that many bits")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBadge(Message):
+    """A badge opens no more; removing one that does not exist is done already."""
+
+    badge: bytes
+    TYPE = 0x42
+    LAYOUT = f"!{HANDLE}s"
+
+
+@dataclass(frozen=True, slots=True)
+class AskDoor(Message):
+    """How is door?"""
+
+    TYPE = 0x43
+
+
+@dataclass(frozen=True, slots=True)
+class DoorState(Message):
+    """How door is. Entries are counted since its start, without identity."""
+
+    mode: DoorMode
+    readers: int
+    readers_up: int
+    recognition: int
+    badges: int
+    badge_entries: int
+    face_entries: int
+    TYPE = 0x53
+    LAYOUT = "!BBBBIII"
+
+    def __post_init__(self) -> None:
+        _to_enum(self, "mode", DoorMode)
+        _check(self.readers_up <= self.readers, "no more readers up than there are")
+        _check(self.recognition in {0, 1}, "recognition is 0 or 1")
+
+
+TO_LENS: tuple[type[Message], ...] = (Look, Embed, Finish)
+FROM_LENS: tuple[type[Message], ...] = (CameraOpen, CodeRead, Probe, Hint, CameraClosed, LensFailed)
+TO_DOOR_GUIDANCE: tuple[type[Message], ...] = (Guide,)
+ADMIN_TO_VAULT: tuple[type[Message], ...] = (OpenEnrolment, Erase, Lease, AskVault)
+VAULT_TO_ADMIN: tuple[type[Message], ...] = (Done, Progress, Enrolled, VaultState, Refused)
+ADMIN_TO_DOOR: tuple[type[Message], ...] = (AddBadge, RemoveBadge, AskDoor)
+DOOR_TO_ADMIN: tuple[type[Message], ...] = (Done, DoorState, Refused)
+
+
+def parse_header(header: bytes | bytearray, expected: Collection[type[Message]]) -> tuple[type[Message], int]:
+    """The kind and body length that a three-byte header announces.
+
+    Raises:
+        Malformed: a type that is not among `expected`, or a length that this type cannot have.
+    """
+    kind_byte, length = _HEADER.unpack(header)
+    for kind in expected:
+        if kind.TYPE == kind_byte:
+            if length not in kind.lengths():
+                raise Malformed(f"a {kind.__name__} of impossible length")
+            return kind, length
+    raise Malformed("a message that this channel does not have")
+
+
+HEADER_SIZE = _HEADER.size
+
+
+def read_message(
+    connection: socket.socket, expected: Collection[type[Message]], deadline: Deadline
+) -> Message:
+    """The next message, which must be one of `expected`.
+
+    Raises:
+        Torn, Late, Malformed: see `appliance.link.sockets`; close the connection.
+    """
+    kind, length = parse_header(read_exact(connection, HEADER_SIZE, deadline), expected)
+    return kind.from_body(read_exact(connection, length, deadline))
+
+
+def send_message(connection: socket.socket, message: Message, deadline: Deadline) -> None:
+    """Send one message whole.
+
+    Raises:
+        LinkError: the peer is gone or does not read.
+    """
+    if isinstance(message, Probe):
+        # Not through `encode`, which would leave a copy of the embedding that nobody can overwrite.
+        send(connection, _HEADER.pack(message.TYPE, len(message.embedding)), deadline)
+        send(connection, message.embedding, deadline)
+    else:
+        send(connection, message.encode(), deadline)

@@ -1,0 +1,1 @@
+"""A whole door without hardware: only pin, wire and lens are simulated."""
