@@ -11,6 +11,7 @@ import enum
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class Journal:
             try:
                 written = os.write(self._file, line)
                 if written != len(line):
-                    raise OSError(28, "the disk is full")  # noqa: TRY301 - the same clean-up applies
+                    raise OSError(28, "the disk is full")
                 if self._sync:
                     os.fdatasync(self._file)
             except OSError as error:
@@ -134,6 +135,13 @@ class Journal:
                     os.ftruncate(self._file, size)
                 raise JournalError(f"the journal cannot be written: {error.strerror or error}") from error
             self.head = Head(self.head.lines + 1, hashlib.sha256(line).hexdigest())
+
+    def note(self, event: Event, /, **details: Detail) -> None:
+        """As `write`, for acts that a full disk must not stop: it is said on standard error instead."""
+        try:
+            self.write(event, **details)
+        except JournalError as error:
+            print(f"{event.value}: {error}", file=sys.stderr)
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""

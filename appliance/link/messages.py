@@ -23,9 +23,13 @@ TOKEN = 35
 """Bytes of a tier-2 token, see `appliance.vault.token`."""
 MAX_EMBEDDING = 4 * 512
 """Bytes of the longest embedding of any pack: 512 float32."""
+MAX_BADGE_BITS = 128
+"""Bits of the longest badge number."""
 MAX_LEASE = 3600
 """Seconds for which admin can vouch at a time that a legal ground is current (design §7)."""
 _HEADER = struct.Struct("!BH")
+HEADER_SIZE = _HEADER.size
+"""Bytes before every body."""
 
 
 class Guidance(enum.IntEnum):
@@ -291,7 +295,7 @@ class OpenEnrolment(Message):
     LAYOUT = f"!{HANDLE}s{HANDLE}sHBH"
 
     def __post_init__(self) -> None:
-        _check(len(self.handle) == HANDLE == len(self.consent), "16 bytes each")
+        _check(len(self.handle) == HANDLE and len(self.consent) == HANDLE, "16 bytes each")
         _check(0 <= self.lease <= MAX_LEASE, "a lease of at most an hour")
         _check(1 <= self.captures <= 20, "1 to 20 captures")
         _check(1 <= self.seconds <= 3600, "a window of at most an hour")
@@ -400,7 +404,7 @@ class AddBadge(Message):
     LAYOUT = f"!{HANDLE}sB16s"
 
     def __post_init__(self) -> None:
-        _check(1 <= self.bits <= 128, "1 to 128 bits")
+        _check(1 <= self.bits <= MAX_BADGE_BITS, "1 to 128 bits")
         _check(int.from_bytes(self.number) < 1 << self.bits, "a number of that many bits")
 
 
@@ -462,9 +466,6 @@ def parse_header(header: bytes | bytearray, expected: Collection[type[Message]])
                 raise Malformed(f"a {kind.__name__} of impossible length")
             return kind, length
     raise Malformed("a message that this channel does not have")
-
-
-HEADER_SIZE = _HEADER.size
 
 
 def read_message(

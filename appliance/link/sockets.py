@@ -60,7 +60,7 @@ class Deadline:
     def earlier(self, seconds: float) -> "Deadline":
         """The earlier of this deadline and one `seconds` from now."""
         other = Deadline(seconds)
-        if other._at < self._at:  # noqa: SLF001 - the same class
+        if other._at < self._at:
             return other
         return self
 

@@ -58,8 +58,7 @@ def convert_centerface(original: bytes) -> bytes:
     used = {name for node in graph.nodes for name in node.input}
     graph.initializers.extend(tensor for tensor in source.initializer if tensor.name in used)
 
-    scores, index, rows = _two_best_of_four(graph, _merged_head(graph, heads, weights))
-    _scrfd_outputs(graph, scores, index, rows)
+    _scrfd_outputs(graph, *_two_best_of_four(graph, _merged_head(graph, heads, weights)))
     outputs = starmap(
         float_value,
         [(f"{kind}_{stride}", [f"n{stride}", width]) for kind, width in _OUTPUTS for stride in (8, 16, 32)],
@@ -79,15 +78,14 @@ def _merged_head(graph: Graph, heads: dict[str, Any], weights: dict[str, FloatAr
     return graph.one("Conv", feature, graph.constant(kernel), graph.constant(bias), kernel_shape=[1, 1])
 
 
-def _two_best_of_four(graph: Graph, head: str) -> tuple[str, str, str]:
-    """Scores [n, 1], index of the chosen cell [n, 1] and its 14 values [n, 14]; n = 2 a cell of 8x8."""
+def _two_best_of_four(graph: Graph, head: str) -> tuple[str, str]:
+    """Which of the four is meant [n, 1] and its 14 values [n, 14]; n = 2 a cell of 8x8."""
     heat = graph.one("SpaceToDepth", _HEAT, blocksize=2)
     best, index = graph.add("TopK", [heat, graph.constant([_ANCHORS], np.int64)], 2, axis=1)
     # Channel `cell * 14 + value` of the folded head, for both anchors and all 14 values.
     fourteen = graph.constant(14, np.int64)
     first = graph.one("Unsqueeze", graph.one("Mul", index, fourteen), graph.constant([2], np.int64))
     channel = graph.one("Add", first, graph.constant(np.arange(14).reshape(1, 1, 14, 1, 1), np.int64))
-    flat = graph.constant([0, _ANCHORS * 14, 0, 0], np.int64)
     folded = graph.one("SpaceToDepth", head, blocksize=2)
     height_width = graph.one("Slice", graph.one("Shape", index), *_range(graph, 2, 4))
     flat = graph.one("Concat", graph.constant([1, _ANCHORS * 14], np.int64), height_width, axis=0)
@@ -95,14 +93,13 @@ def _two_best_of_four(graph: Graph, head: str) -> tuple[str, str, str]:
     # [1, 2*14, h, w] -> [h*w*2, 14]: the order of insightface's anchor centres.
     rows = graph.one("Reshape", graph.one("Transpose", values, perm=[0, 2, 3, 1]), _shape(graph, -1, 14))
     column = _shape(graph, -1, 1)
-    scores = graph.named("Reshape", [graph.one("Transpose", best, perm=[0, 2, 3, 1]), column], "score_8")
+    graph.named("Reshape", [graph.one("Transpose", best, perm=[0, 2, 3, 1]), column], "score_8")
     order = graph.one("Cast", graph.one("Transpose", index, perm=[0, 2, 3, 1]), to=onnx.TensorProto.FLOAT)
-    return scores, graph.one("Reshape", order, column), rows
+    return graph.one("Reshape", order, column), rows
 
 
-def _scrfd_outputs(graph: Graph, scores: str, index: str, rows: str) -> None:
+def _scrfd_outputs(graph: Graph, index: str, rows: str) -> None:
     """Decode as CenterFace does, then express it as SCRFD's distances from the cell's corner."""
-    del scores  # already an output
     shape = graph.one("Shape", INPUT)
     sides = graph.one("Slice", shape, *_range(graph, 2, 4))
     cells = graph.one("Div", sides, graph.constant(_CELL, np.int64))
@@ -151,7 +148,6 @@ def _grid(graph: Graph, cells: str) -> str:
     zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
     height = graph.one("Gather", cells, zero)
     width = graph.one("Gather", cells, one)
-    first = graph.constant([0], np.int64)
     whole = graph.one("Concat", cells, graph.constant([_ANCHORS], np.int64), axis=0)
     columns = graph.one("Range", zero, width, one)
     columns = graph.one("Expand", graph.one("Reshape", columns, _shape(graph, 1, -1, 1)), whole)
@@ -159,7 +155,6 @@ def _grid(graph: Graph, cells: str) -> str:
     lines = graph.one("Expand", graph.one("Reshape", lines, _shape(graph, -1, 1, 1)), whole)
     flat = _shape(graph, -1, 1)
     pair = graph.one("Concat", graph.one("Reshape", columns, flat), graph.one("Reshape", lines, flat), axis=1)
-    del first
     return graph.one("Cast", pair, to=onnx.TensorProto.FLOAT)
 
 

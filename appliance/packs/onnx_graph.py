@@ -48,7 +48,7 @@ class Graph:
 
     def one(self, operator: str, *inputs: str, **attributes: object) -> str:
         """Add a node with one output and return its name."""
-        return self.add(operator, inputs, **attributes)[0]
+        return self.add(operator, inputs, 1, **attributes)[0]
 
     def named(self, operator: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
         """Add a node whose output is an output of the whole graph."""

@@ -1,0 +1,106 @@
+"""`registry.db`: the only file on the device that holds a name."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from appliance.errors import DrempelError
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE person (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    added_at TEXT NOT NULL
+) STRICT;
+CREATE TABLE consent (
+    id BLOB PRIMARY KEY CHECK (length(id) = 16),
+    person TEXT NOT NULL REFERENCES person (id),
+    notice_version TEXT NOT NULL,
+    given_at TEXT NOT NULL,
+    act TEXT NOT NULL,
+    withdrawn_at TEXT
+) STRICT;
+CREATE UNIQUE INDEX one_current_consent ON consent (person) WHERE withdrawn_at IS NULL;
+-- A template is written down before vault may make it ('pending') and until vault has erased it ('erasing').
+CREATE TABLE template (
+    handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
+    person TEXT NOT NULL REFERENCES person (id),
+    consent BLOB NOT NULL REFERENCES consent (id),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'enrolled', 'erasing'))
+) STRICT;
+CREATE UNIQUE INDEX one_template ON template (person) WHERE state = 'enrolled';
+-- A badge likewise: door holds only a pseudonym of its number, and the number itself is not kept.
+CREATE TABLE badge (
+    id BLOB PRIMARY KEY CHECK (length(id) = 16),
+    person TEXT NOT NULL REFERENCES person (id),
+    label TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'removing'))
+) STRICT;
+"""
+
+
+class RegistryError(DrempelError, OSError):
+    """The registry cannot be read or written; nothing in it was changed, and the door goes on."""
+
+
+class Registry:
+    """The database; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the registry, or begin it.
+
+        Raises:
+            RegistryError: damaged, or made by a newer Drempel.
+        """
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+            path.chmod(0o600)
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                "secure_delete=ON",
+                "foreign_keys=ON",
+                "trusted_schema=OFF",
+            ):
+                self._db.execute(f"PRAGMA {pragma}")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            elif version != SCHEMA:
+                raise RegistryError(
+                    f"registry.db has schema {version}, this Drempel knows {SCHEMA}: upgrade Drempel"
+                )
+        except sqlite3.Error as error:
+            raise RegistryError(f"registry.db cannot be opened: {error}; restore it from a backup") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is durable afterwards, or none.
+
+        Raises:
+            RegistryError: it could not be written.
+        """
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                except BaseException:
+                    self._db.execute("ROLLBACK")
+                    raise
+                self._db.execute("COMMIT")
+            except sqlite3.IntegrityError:
+                raise
+            except sqlite3.Error as error:
+                raise RegistryError(
+                    f"registry.db cannot be used: {error}; free some space and try again"
+                ) from error
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()

@@ -1,0 +1,132 @@
+"""What the other zones hold for a person: handles of templates in vault, ids of badges in door.
+
+Each is written down here before the other zone has it, and until it has let go of it, so that nothing is
+ever held there without an owner here.
+"""
+
+import secrets
+
+from appliance.admin.registry.database import Registry
+from appliance.link.messages import HANDLE
+
+
+def begin_template(registry: Registry, person: str, consent: bytes) -> bytes:
+    """A new random handle for a template that vault is about to make."""
+    handle = secrets.token_bytes(HANDLE)
+    with registry.transaction() as db:
+        db.execute(
+            "INSERT INTO template (handle, person, consent, state) VALUES (?, ?, ?, 'pending')",
+            (handle, person, consent),
+        )
+    return handle
+
+
+def complete_template(registry: Registry, handle: bytes) -> bool:
+    """Vault has the template, and the person's earlier one is to be erased.
+
+    Returns:
+        False when the consent was withdrawn meanwhile.
+    """
+    with registry.transaction() as db:
+        row = db.execute(
+            "SELECT template.person FROM template JOIN consent ON consent.id = template.consent "
+            "WHERE handle = ? AND state = 'pending' AND withdrawn_at IS NULL",
+            (handle,),
+        ).fetchone()
+        if row is None:
+            return False
+        db.execute("UPDATE template SET state = 'erasing' WHERE person = ? AND state = 'enrolled'", row)
+        db.execute("UPDATE template SET state = 'enrolled' WHERE handle = ?", (handle,))
+    return True
+
+
+def doom_templates(registry: Registry, person: str) -> None:
+    """Mark all templates of a person for erasure."""
+    with registry.transaction() as db:
+        db.execute("UPDATE template SET state = 'erasing' WHERE person = ?", (person,))
+
+
+def doom_template(registry: Registry, handle: bytes) -> None:
+    """Mark one template for erasure."""
+    with registry.transaction() as db:
+        db.execute("UPDATE template SET state = 'erasing' WHERE handle = ?", (handle,))
+
+
+def doom_pending(registry: Registry) -> None:
+    """At the start: the windows of an earlier process are closed, and what they began is to be erased."""
+    with registry.transaction() as db:
+        db.execute("UPDATE template SET state = 'erasing' WHERE state = 'pending'")
+        db.execute("UPDATE badge SET state = 'removing' WHERE state = 'pending'")
+
+
+def doomed_templates(registry: Registry, person: str | None = None) -> list[bytes]:
+    """The handles that vault still has to erase, of everyone or of one person."""
+    with registry.transaction() as db:
+        rows = db.execute(
+            "SELECT handle FROM template WHERE state = 'erasing' AND (?1 IS NULL OR person = ?1)", (person,)
+        ).fetchall()
+    return [handle for (handle,) in rows]
+
+
+def template_erased(registry: Registry, handle: bytes) -> None:
+    """Vault has erased it."""
+    with registry.transaction() as db:
+        db.execute("DELETE FROM template WHERE handle = ? AND state = 'erasing'", (handle,))
+
+
+def lawful_templates(registry: Registry) -> list[bytes]:
+    """The handles whose consent is current: those that admin vouches for."""
+    with registry.transaction() as db:
+        rows = db.execute(
+            "SELECT handle FROM template JOIN consent ON consent.id = template.consent "
+            "WHERE state = 'enrolled' AND withdrawn_at IS NULL"
+        ).fetchall()
+    return [handle for (handle,) in rows]
+
+
+def begin_badge(registry: Registry, person: str, label: str) -> bytes:
+    """A new random id for a badge that door is about to have."""
+    badge = secrets.token_bytes(HANDLE)
+    with registry.transaction() as db:
+        db.execute(
+            "INSERT INTO badge (id, person, label, state) VALUES (?, ?, ?, 'pending')", (badge, person, label)
+        )
+    return badge
+
+
+def complete_badge(registry: Registry, badge: bytes) -> None:
+    """Door has it."""
+    with registry.transaction() as db:
+        db.execute("UPDATE badge SET state = 'active' WHERE id = ? AND state = 'pending'", (badge,))
+
+
+def doom_badge(registry: Registry, badge: bytes) -> bool:
+    """Mark a badge for removal; False when there is none with this id."""
+    with registry.transaction() as db:
+        return db.execute("UPDATE badge SET state = 'removing' WHERE id = ?", (badge,)).rowcount > 0
+
+
+def doom_badges(registry: Registry, person: str) -> None:
+    """Mark all badges of a person for removal."""
+    with registry.transaction() as db:
+        db.execute("UPDATE badge SET state = 'removing' WHERE person = ?", (person,))
+
+
+def doomed_badges(registry: Registry) -> list[bytes]:
+    """The ids that door still has to remove."""
+    with registry.transaction() as db:
+        return [badge for (badge,) in db.execute("SELECT id FROM badge WHERE state = 'removing'")]
+
+
+def badge_removed(registry: Registry, badge: bytes) -> None:
+    """Door has removed it."""
+    with registry.transaction() as db:
+        db.execute("DELETE FROM badge WHERE id = ? AND state = 'removing'", (badge,))
+
+
+def list_badges(registry: Registry) -> list[tuple[bytes, str, str]]:
+    """Each active badge: its id, the id of its person, and its label."""
+    with registry.transaction() as db:
+        return db.execute(
+            "SELECT id, person, label FROM badge WHERE state = 'active' ORDER BY person, label"
+        ).fetchall()

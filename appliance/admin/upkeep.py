@@ -1,0 +1,97 @@
+"""The upkeep that runs without anyone asking: vouching for grounds, and finishing what a zone missed.
+
+Admin vouches for each template whose consent is current, at most an hour ahead, and again as soon as vault
+was restarted. What is to be erased or removed is asked for until the other zone has done it.
+"""
+
+import sys
+import threading
+
+from appliance.admin.registry.database import Registry, RegistryError
+from appliance.admin.registry.holdings import (
+    badge_removed,
+    doomed_badges,
+    doomed_templates,
+    lawful_templates,
+    template_erased,
+)
+from appliance.admin.zones import DoorLink, VaultLink, ZoneRefused
+from appliance.link.messages import MAX_LEASE
+from appliance.link.sockets import Deadline, LinkError
+
+ROUND = 1.0
+"""Seconds between two looks at whether there is anything to do."""
+RENEWAL = MAX_LEASE / 4
+"""Seconds after which all leases are renewed: three renewals may be lost before one lapses."""
+
+
+class Upkeep:
+    """Runs on a thread of its own until stopped."""
+
+    def __init__(self, registry: Registry, vault: VaultLink, door: DoorLink) -> None:
+        self._registry = registry
+        self._vault = vault
+        self._door = door
+        self._instance = b""
+        self._renew_at = Deadline(0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the round that runs."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def erase_now(self, person: str | None = None) -> bool:
+        """Ask vault to erase what is to be erased; True when nothing is left."""
+        for handle in doomed_templates(self._registry, person):
+            try:
+                self._vault.erase(handle)
+            except (LinkError, ZoneRefused):
+                return False
+            template_erased(self._registry, handle)
+        return True
+
+    def remove_badges_now(self) -> bool:
+        """Ask door to remove what is to be removed; True when nothing is left."""
+        for badge in doomed_badges(self._registry):
+            try:
+                self._door.remove_badge(badge)
+            except (LinkError, ZoneRefused):
+                return False
+            badge_removed(self._registry, badge)
+        return True
+
+    def vouch_now(self) -> None:
+        """Vouch for all that is lawful, where vault was restarted or it is time.
+
+        Raises:
+            LinkError: vault is away; the leases run out by themselves.
+        """
+        instance = self._vault.state().instance
+        if instance == self._instance and not self._renew_at.passed:
+            return
+        for handle in lawful_templates(self._registry):
+            try:
+                self._vault.vouch(handle, MAX_LEASE)
+            except ZoneRefused:
+                # Vault lost the record (a database put back, say): nothing to vouch for.
+                continue
+        self._instance = instance
+        self._renew_at = Deadline(RENEWAL)
+
+    def _run(self) -> None:
+        while not self._stop.wait(ROUND):
+            try:
+                self.erase_now()
+                self.remove_badges_now()
+                self.vouch_now()
+            except LinkError:
+                # Vault is away: badges go on, leases run out, and the next round tries again.
+                self._instance = b""
+            except RegistryError as error:
+                print(f"admin: {error}", file=sys.stderr)

@@ -1,0 +1,166 @@
+"""Admin's side of the link: speaks to vault and to door, one command a connection."""
+
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+from appliance.errors import DrempelError
+from appliance.link.messages import (
+    DOOR_TO_ADMIN,
+    VAULT_TO_ADMIN,
+    AddBadge,
+    AskDoor,
+    AskVault,
+    Done,
+    DoorState,
+    Enrolled,
+    Erase,
+    Lease,
+    Message,
+    OpenEnrolment,
+    Progress,
+    Refusal,
+    Refused,
+    RemoveBadge,
+    VaultState,
+    read_message,
+    send_message,
+)
+from appliance.link.sockets import Deadline, LinkError, Malformed, connect
+
+_Answer = TypeVar("_Answer", bound=Message)
+
+COMMAND_TIME = 5.0
+"""Seconds for a command and its answer; an erasure waits for the disk."""
+
+REASONS = {
+    Refusal.UNKNOWN_HANDLE: "vault has no such template: enrol again",
+    Refusal.HANDLE_TAKEN: "vault has this template already: start the enrolment anew",
+    Refusal.NO_GROUND: "vault was given no legal ground: record the consent first",
+    Refusal.WINDOW_BUSY: "another enrolment is open: finish or cancel it first",
+    Refusal.WINDOW_EXPIRED: "nobody was captured in time: open the enrolment again, and press the button",
+    Refusal.RECOGNITION_OFF: "recognition is off: see [recognition] in the settings",
+    Refusal.BADGE_TAKEN: "this badge number is another badge's already: remove that one first",
+    Refusal.STORAGE: "the zone could not store it: look at its journal and at the disk",
+    Refusal.MALFORMED: "the zone did not understand: are all zones of one version?",
+}
+
+
+class ZoneRefused(DrempelError, ValueError):
+    """The other zone said no; nothing changed there."""
+
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(REASONS[reason])
+        self.reason = reason
+
+
+class _Zone:
+    """A zone that listens at `path`, and must run as one of `users`."""
+
+    def __init__(self, path: Path, users: Collection[int]) -> None:
+        self._path = path
+        self._users = users
+
+    def _ask(self, command: Message, answers: Collection[type[Message]], kind: type[_Answer]) -> _Answer:
+        deadline = Deadline(COMMAND_TIME)
+        with connect(self._path, self._users, deadline) as connection:
+            send_message(connection, command, deadline)
+            return _expect(read_message(connection, answers, deadline), kind)
+
+
+class VaultLink(_Zone):
+    """Vault, as admin sees it."""
+
+    def state(self) -> VaultState:
+        """How vault is.
+
+        Raises:
+            LinkError: it is away.
+        """
+        return self._ask(AskVault(), VAULT_TO_ADMIN, VaultState)
+
+    def erase(self, handle: bytes) -> None:
+        """Have a template erased; when this returns, it is.
+
+        Raises:
+            LinkError, ZoneRefused: it may still be there; try again.
+        """
+        self._ask(Erase(handle), VAULT_TO_ADMIN, Done)
+
+    def vouch(self, handle: bytes, seconds: int) -> None:
+        """Vouch for a template's legal ground.
+
+        Raises:
+            LinkError, ZoneRefused: vault does not have it.
+        """
+        self._ask(Lease(handle, seconds), VAULT_TO_ADMIN, Done)
+
+    def enrol(
+        self, request: OpenEnrolment, report: Callable[[Progress], None], cancelled: Callable[[], bool]
+    ) -> bytes:
+        """Keep an enrolment window open until the template is stored, and give its token.
+
+        Raises:
+            LinkError: vault went away; the template is not stored, or is erased by the next clean-up.
+            ZoneRefused: the window was refused, or its time passed.
+        """
+        with connect(self._path, self._users, Deadline(COMMAND_TIME)) as connection:
+            send_message(connection, request, Deadline(COMMAND_TIME))
+            whole = Deadline(request.seconds + COMMAND_TIME)
+            while not whole.passed and not cancelled():
+                message = _next(connection, whole.earlier(0.25))
+                if isinstance(message, Progress):
+                    report(message)
+                elif message is not None:
+                    return _expect(message, Enrolled).token
+        raise ZoneRefused(Refusal.WINDOW_EXPIRED)
+
+
+class DoorLink(_Zone):
+    """Door, as admin sees it."""
+
+    def state(self) -> DoorState:
+        """How door is.
+
+        Raises:
+            LinkError: it is away.
+        """
+        return self._ask(AskDoor(), DOOR_TO_ADMIN, DoorState)
+
+    def add_badge(self, badge: bytes, bits: int, number: int) -> None:
+        """Let a badge open.
+
+        Raises:
+            LinkError, ZoneRefused: it does not.
+        """
+        self._ask(AddBadge(badge, bits, number.to_bytes(16)), DOOR_TO_ADMIN, Done)
+
+    def remove_badge(self, badge: bytes) -> None:
+        """Have a badge open no more.
+
+        Raises:
+            LinkError, ZoneRefused: it may still open; try again.
+        """
+        self._ask(RemoveBadge(badge), DOOR_TO_ADMIN, Done)
+
+
+def _next(connection: socket.socket, deadline: Deadline) -> Message | None:
+    """The next message, or None when the deadline passes before it begins."""
+    connection.settimeout(max(deadline.remaining, 0.01))
+    try:
+        if not connection.recv(1, socket.MSG_PEEK):
+            raise LinkError("vault went away during the enrolment: try again")
+    except TimeoutError:
+        return None
+    except ConnectionError as error:
+        raise LinkError("vault went away during the enrolment: try again") from error
+    return read_message(connection, VAULT_TO_ADMIN, Deadline(COMMAND_TIME))
+
+
+def _expect(message: Message, kind: type[_Answer]) -> _Answer:
+    if isinstance(message, Refused):
+        raise ZoneRefused(message.reason)
+    if not isinstance(message, kind):
+        raise Malformed("an answer to another question")
+    return message

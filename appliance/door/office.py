@@ -1,0 +1,108 @@
+"""The counter at which admin is served: one small socket, few callers, short requests.
+
+A caller is heard only if the kernel vouches that it runs as admin. Each request, from its first byte to
+the end of the answer, has two seconds; whatever is no request ends the connection.
+"""
+
+import asyncio
+import socket
+from collections.abc import Collection
+
+from appliance.door.badges import Badges, BadgesUnreadable, BadgeTaken
+from appliance.door.controller import Controller
+from appliance.door.guidance import read_message_async
+from appliance.door.record import Record
+from appliance.journal import Event
+from appliance.link.messages import (
+    ADMIN_TO_DOOR,
+    AddBadge,
+    AskDoor,
+    Done,
+    Message,
+    Refusal,
+    Refused,
+    RemoveBadge,
+)
+from appliance.link.sockets import Late, LinkError, Malformed, Torn, check_peer
+
+REQUEST_TIME = 2.0
+"""Seconds for one request and its answer."""
+MAX_CALLERS = 8
+"""Connections at a time."""
+
+
+class Office:
+    """Serves admin at door's socket."""
+
+    def __init__(
+        self, controller: Controller, badges: Badges, record: Record, admin: Collection[int]
+    ) -> None:
+        self._controller = controller
+        self._badges = badges
+        self._record = record
+        self._admin = admin
+        self._callers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self, listener: socket.socket) -> None:
+        """Begin to serve at `listener`."""
+        self._server = await asyncio.start_unix_server(self._receive, sock=listener)
+
+    def close(self) -> None:
+        """Serve nobody any more."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._callers:
+            writer.transport.abort()
+
+    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._callers) >= MAX_CALLERS:
+            writer.transport.abort()
+            return
+        self._callers.add(writer)
+        try:
+            check_peer(writer.get_extra_info("socket"), self._admin)
+            while await self._serve(reader, writer):
+                pass
+        except (Malformed, Torn):
+            self._record.write(Event.HOSTILE_MESSAGE)
+        except Late:
+            return  # a caller who has nothing more to say, or is too slow to say it
+        except LinkError:
+            self._record.write(Event.WRONG_PEER)
+        except OSError:
+            return  # the caller left before the answer
+        finally:
+            self._callers.discard(writer)
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request; whether there was one."""
+        request = await read_message_async(reader, ADMIN_TO_DOOR, REQUEST_TIME)
+        if request is None:
+            return False
+        async with asyncio.timeout(REQUEST_TIME):
+            writer.write((await self._answer(request)).encode())
+            await writer.drain()
+        return True
+
+    async def _answer(self, request: Message) -> Message:
+        try:
+            match request:
+                case AddBadge():
+                    number = int.from_bytes(request.number)
+                    # On a thread: the disk may take its time, the next badge at the door may not wait.
+                    await asyncio.to_thread(self._badges.add, request.badge, request.bits, number)
+                    self._record.write(Event.BADGE_ADDED)
+                case RemoveBadge():
+                    await asyncio.to_thread(self._badges.remove, request.badge)
+                    self._record.write(Event.BADGE_REMOVED)
+                case AskDoor():
+                    return self._controller.state()
+                case _:
+                    return Refused(Refusal.MALFORMED)
+        except BadgeTaken:
+            return Refused(Refusal.BADGE_TAKEN)
+        except BadgesUnreadable:
+            return Refused(Refusal.STORAGE)
+        return Done()

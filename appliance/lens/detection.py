@@ -1,0 +1,84 @@
+"""Step 2: where the faces are, through insightface's SCRFD."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.errors import DrempelError
+
+_LEAST_SIDE_PX = 16
+
+
+class BadFrame(DrempelError, ValueError):
+    """A frame is not (height, width, 3) uint8."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedFace:
+    """A face in a frame.
+
+    Attributes:
+        box: (4,) float32 x1, y1, x2, y2, pixels; may reach a little beyond the frame.
+        score: of the detector, 0-1.
+        landmarks: (5, 2) float32 x and y, pixels: left eye, right eye, nose, left and right corner of
+            the mouth, as seen in the picture.
+    """
+
+    box: npt.NDArray[np.float32]
+    score: float
+    landmarks: npt.NDArray[np.float32]
+
+    @property
+    def size(self) -> float:
+        """The shorter side of the box, pixels."""
+        return float(min(self.box[2] - self.box[0], self.box[3] - self.box[1]))
+
+
+class FaceDetector:
+    """Finds faces. Not for use from two threads at once.
+
+    Args:
+        scrfd: an insightface detector with five landmarks.
+        input_size: width and height of the network's input, pixels; a frame is shrunk into it.
+        score: least score of a face, 0-1.
+        overlap: boxes that overlap by more (intersection over union) are one face.
+    """
+
+    def __init__(self, scrfd: Any, *, input_size: tuple[int, int], score: float, overlap: float) -> None:
+        self._scrfd = scrfd
+        self._scrfd.prepare(0, input_size=input_size, det_thresh=score, nms_thresh=overlap)
+        self.input_size = input_size
+
+    def detect(self, frame: npt.NDArray[np.uint8]) -> list[DetectedFace]:
+        """Find all faces in a frame.
+
+        Args:
+            frame: (height, width, 3) uint8, BGR, each side at least 16 pixels.
+
+        Returns:
+            The faces, largest first.
+
+        Raises:
+            BadFrame: the frame has another type or shape.
+        """
+        _check(frame)
+        boxes, landmarks = self._scrfd.detect(frame)
+        faces = [
+            DetectedFace(np.array(box[:4], np.float32), float(box[4]), np.array(five, np.float32))
+            for box, five in zip(boxes, landmarks, strict=True)
+        ]
+        return sorted(faces, key=lambda face: face.size, reverse=True)
+
+
+def _check(frame: object) -> None:
+    if not isinstance(frame, np.ndarray):
+        raise BadFrame(f"a frame must be an array, (height, width, 3) uint8; this is {type(frame).__name__}")
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {frame.shape}"
+        raise BadFrame(f"a frame must be uint8 of shape (height, width, 3), BGR; this is {found}")
+    if min(frame.shape[:2]) < _LEAST_SIDE_PX:
+        raise BadFrame(
+            f"a frame must be at least {_LEAST_SIDE_PX} pixels each way; this is {frame.shape[:2]}"
+        )

@@ -1,0 +1,150 @@
+"""Load a pack: verified first, and what was verified is what runs.
+
+Insightface's own classes decode and preprocess; they are handed sessions that were made from bytes in
+memory, so insightface opens no file here and never goes to a network.
+"""
+
+import io
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from insightface.model_zoo.arcface_onnx import ArcFaceONNX
+from insightface.model_zoo.scrfd import SCRFD
+
+from appliance.errors import DrempelError
+from appliance.lens.alignment import chip_layout
+from appliance.lens.detection import FaceDetector
+from appliance.lens.embedding import ArcFaceEmbedder, DlibEmbedder, FaceEmbedder
+from appliance.packs.manifest import Embedder, Manifest, check_acknowledged, load_manifest
+from appliance.packs.verify import PackDamaged, read_verified
+
+_PROVIDERS = ["CPUExecutionProvider"]
+_THREADS = 1  # one face at a time; the other cores are for badges
+_SIDE_STEP_PX = 32  # the detector halves its input five times
+
+
+class PackNotInstalled(DrempelError, FileNotFoundError):
+    """The pack is not on disk."""
+
+
+class BadDetectorSize(DrempelError, ValueError):
+    """The detector cannot take an input of this size."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPack:
+    """A pack whose networks are in memory.
+
+    Attributes:
+        manifest: what the pack says of itself.
+        detector: step 2.
+        embedder: step 4; its `layout` is for step 3.
+        liveness: the ONNX bytes of the pack's network against presentation attacks, verified, or None.
+    """
+
+    manifest: Manifest
+    detector: FaceDetector
+    embedder: FaceEmbedder
+    liveness: bytes | None
+
+    def warm(self) -> None:
+        """Run each network once on nothing, so that the first person does not wait for it."""
+        width, height = self.detector.input_size
+        self.detector.detect(np.zeros((height, width, 3), dtype=np.uint8))
+        side = self.embedder.layout.side
+        self.embedder.embed(np.full((side, side, 3), 127, dtype=np.uint8))
+
+
+def load_pack(
+    packs: Path,
+    name: str,
+    *,
+    acknowledged: Collection[str],
+    detector_size: tuple[int, int] | None,
+) -> LoadedPack:
+    """Load the pack `packs/name`.
+
+    Every file of the pack is read once, hashed in memory and compared with the pack's list before
+    onnxruntime sees a byte; the sessions are then made from those same bytes. So there is no moment
+    between verification and use in which a file on disk could be exchanged.
+
+    Args:
+        packs: the folder of all packs.
+        name: of the pack.
+        acknowledged: names of packs whose conditions the settings accept.
+        detector_size: width and height of the detector's input, pixels, multiples of 32; None for the
+            manifest's.
+
+    Returns:
+        The pack, on one thread a network.
+
+    Raises:
+        UnknownPack, ManifestInvalid: there is no such manifest, or it is wrong.
+        PackNotAcknowledged: the settings do not accept this pack's conditions.
+        PackNotInstalled: it is not on disk.
+        PackDamaged: a file is not what was installed; the message names it.
+        BadDetectorSize: the detector's size is not a multiple of 32.
+    """
+    manifest = load_manifest(name)
+    check_acknowledged(manifest, acknowledged)
+    folder = packs / name
+    if not folder.exists():
+        raise PackNotInstalled(f"pack {name} is not installed: run drempel models install {name}")
+    size = detector_size or manifest.detector.input_size
+    if any(side <= 0 or side % _SIDE_STEP_PX for side in size):
+        raise BadDetectorSize(f"the detector takes multiples of {_SIDE_STEP_PX} px, not {size[0]}x{size[1]}")
+
+    wanted = {manifest.detector.file, manifest.embedder.file}
+    if manifest.liveness is not None:
+        wanted.add(manifest.liveness.file)
+    _, contents = read_verified(folder, wanted)
+    return LoadedPack(
+        manifest=manifest,
+        detector=_detector(manifest, contents[manifest.detector.file], size),
+        embedder=_embedder(manifest.embedder, contents[manifest.embedder.file], name),
+        liveness=contents[manifest.liveness.file] if manifest.liveness is not None else None,
+    )
+
+
+def open_session(model: bytes, **fixed: int) -> Any:
+    """An onnxruntime session on one thread, in order, from bytes that were verified.
+
+    Args:
+        model: ONNX.
+        fixed: values for dimensions that the model leaves open, by name.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _THREADS
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    for dimension, value in fixed.items():
+        options.add_free_dimension_override_by_name(dimension, value)
+    return onnxruntime.InferenceSession(model, options, providers=_PROVIDERS)
+
+
+def _detector(manifest: Manifest, model: bytes, size: tuple[int, int]) -> FaceDetector:
+    """With both sides fixed, onnxruntime folds all that depends on them into constants."""
+    session = open_session(model, width=size[0], height=size[1])
+    described = manifest.detector
+    scrfd = SCRFD(session=session)
+    scrfd.input_mean = described.mean
+    scrfd.input_std = described.std
+    return FaceDetector(scrfd, input_size=size, score=described.score, overlap=described.overlap)
+
+
+def _embedder(described: Embedder, model: bytes, name: str) -> FaceEmbedder:
+    session = open_session(model)
+    if session.get_outputs()[0].shape[-1] != described.dimension:
+        raise PackDamaged(f"{name}/{described.file} is not the manifest's embedder: install the pack again")
+    layout = chip_layout(described.alignment, described.chip)
+    if described.alignment == "dlib":
+        return DlibEmbedder(session, layout=layout, dimension=described.dimension)
+    arcface = ArcFaceONNX(model_file=io.BytesIO(model), session=session)
+    arcface.input_mean = described.mean
+    arcface.input_std = described.std
+    return ArcFaceEmbedder(arcface, layout=layout, dimension=described.dimension)

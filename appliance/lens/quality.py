@@ -1,0 +1,142 @@
+"""Whether a frame is good enough to be a probe, and if not, what the person could do about it.
+
+These are gates on the picture: is there one face, near enough, sharp, lit, turned to the door. They say
+nothing about who it is, and nothing about whether it is a living person: presentation-attack checks will
+be a step of their own beside these, between detection and embedding.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.lens.camera.interface import Frame
+from appliance.link.messages import Guidance
+
+CHIP_SIDE = 112
+"""Pixels: chips are measured at this size, so that one threshold serves packs of any chip size."""
+MIN_SHARPNESS = 0.01
+MIN_LIGHT = 40.0
+MAX_LIGHT = 225.0
+MAX_YAW = 0.35
+MAX_ROLL = 30.0
+
+
+class Face(Protocol):
+    """A detected face, as `lens.detection` gives it."""
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        """Left, top, right, bottom, in pixels of the frame."""
+        ...
+
+    @property
+    def landmarks(self) -> NDArray[np.float32]:
+        """Five points of x, y: right eye, left eye, nose, right and left corner of the mouth."""
+        ...
+
+
+class Verdict(enum.Enum):
+    """What stands between a frame and a probe; each value is what to tell the person."""
+
+    GOOD = (0, Guidance.HOLD_STILL)
+    NO_FACE = (1, Guidance.LOOK_HERE)
+    SEVERAL_FACES = (2, Guidance.ONE_PERSON)
+    TOO_FAR = (3, Guidance.COME_CLOSER)
+    CUT_OFF = (4, Guidance.STEP_BACK)
+    TURNED_AWAY = (5, Guidance.LOOK_HERE)
+    TOO_DARK = (6, Guidance.TOO_DARK)
+    TOO_BRIGHT = (7, Guidance.STEP_BACK)
+    BLURRED = (8, Guidance.HOLD_STILL)
+
+    @property
+    def guidance(self) -> Guidance:
+        """What to tell the person."""
+        return self.value[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What the gates look at, in their units."""
+
+    yaw: float
+    roll: float
+    light: float
+    sharpness: float
+
+
+def judge_faces(faces: Sequence[Face], frame: Frame, face_min_px: int) -> Verdict:
+    """Whether there is one face, whole, near enough, and turned this way."""
+    if not faces:
+        return Verdict.NO_FACE
+    if sum(_width(face) >= face_min_px / 2 for face in faces) > 1:
+        return Verdict.SEVERAL_FACES
+    face = faces[0]
+    if _width(face) < face_min_px:
+        return Verdict.TOO_FAR
+    height, width = frame.shape[:2]
+    points = face.landmarks
+    if points.min() < 0 or points[:, 0].max() > width - 1 or points[:, 1].max() > height - 1:
+        return Verdict.CUT_OFF
+    if abs(yaw(points)) > MAX_YAW or abs(roll(points)) > MAX_ROLL:
+        return Verdict.TURNED_AWAY
+    return Verdict.GOOD
+
+
+def judge_chip(chip: Frame) -> tuple[Verdict, float]:
+    """Whether an aligned face is lit and sharp, and its score: higher is the better probe."""
+    light, sharp = measure_chip(chip)
+    if light < MIN_LIGHT:
+        return Verdict.TOO_DARK, 0.0
+    if light > MAX_LIGHT:
+        return Verdict.TOO_BRIGHT, 0.0
+    if sharp < MIN_SHARPNESS:
+        return Verdict.BLURRED, 0.0
+    return Verdict.GOOD, sharp
+
+
+def yaw(landmarks: NDArray[np.float32]) -> float:
+    """How far the nose is from the middle between the eyes, along their line, in eye distances: 0 is frontal.
+
+    A rough measure of turning the head, positive towards the picture's right; 0.35 is about 30 degrees.
+    """
+    right, left, nose = (np.asarray(point, np.float64) for point in landmarks[:3])
+    line = left - right
+    distance = float(np.hypot(*line))
+    if distance < 1:
+        return math.inf
+    return float(np.dot(nose - (right + left) / 2, line) / distance**2)
+
+
+def roll(landmarks: NDArray[np.float32]) -> float:
+    """The slope of the line between the eyes, in degrees: 0 is upright."""
+    across, down = np.asarray(landmarks[1], np.float64) - landmarks[0]
+    return math.degrees(math.atan2(down, across))
+
+
+def measure_chip(chip: Frame) -> tuple[float, float]:
+    """The light and the sharpness of an aligned face, measured on its inner part.
+
+    Light is the mean grey level, 0 to 255. Sharpness is the variance of the Laplacian over the variance of
+    the grey levels: a share of fine detail that contrast alone does not move.
+    """
+    grey = cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY)
+    if grey.shape[0] != CHIP_SIDE:
+        grey = cv2.resize(grey, (CHIP_SIDE, CHIP_SIDE), interpolation=cv2.INTER_AREA)
+    # The corners are hair, collar and wall.
+    edge = CHIP_SIDE // 6
+    inner = grey[edge:-edge, edge:-edge]
+    light, spread = cv2.meanStdDev(inner)
+    _, detail = cv2.meanStdDev(cv2.Laplacian(inner, cv2.CV_32F))
+    grey.fill(0)
+    variance = max(1.0, float(spread[0, 0]) ** 2)
+    return float(light[0, 0]), float(detail[0, 0]) ** 2 / variance
+
+
+def _width(face: Face) -> float:
+    return float(face.box[2] - face.box[0])

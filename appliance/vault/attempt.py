@@ -1,0 +1,126 @@
+"""One attempt (design §3): a claim, one template, at most three probes, one bit.
+
+Every refusal is given at the same time after the claim was read, and with the same guidance, whatever its
+reason; only a match is answered at once.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.link.messages import CodeRead, Guidance, Probe
+from appliance.link.sockets import Deadline
+from appliance.settings import Recognition
+from appliance.vault.claims import Claimed, Vaulted, read_token
+from appliance.vault.comparison import NotAnEmbedding, Vector, read_embedding, score
+from appliance.vault.keys import wipe
+from appliance.vault.look import LensLook
+from appliance.vault.token import Token
+
+CLOSING_MARGIN = 0.25
+"""Seconds before the answer at which the camera begins to close, for every refusal alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """What decides: the pack's mean embedding (d,), and the score that the site's FMR asks for."""
+
+    mean: Vector
+    threshold: float
+
+    def matches(self, claimed: Claimed, probe: Probe) -> bool:
+        """Compare one probe with the one template; the probe is overwritten.
+
+        Raises:
+            NotAnEmbedding: the probe's bytes are none.
+        """
+        embedding = take_embedding(probe, len(self.mean))
+        try:
+            return score(claimed.template, embedding, self.mean) >= self.threshold
+        finally:
+            embedding.fill(0)
+
+
+def take_embedding(probe: Probe, dimension: int) -> Vector:
+    """The embedding of a probe, and the probe's own bytes overwritten.
+
+    Raises:
+        NotAnEmbedding: the probe's bytes are none.
+    """
+    try:
+        return read_embedding(probe.embedding, dimension)
+    finally:
+        if isinstance(probe.embedding, bytearray):
+            wipe(probe.embedding)
+
+
+def verify(
+    look: LensLook,
+    vaulted: Vaulted,
+    decider: Decider,
+    settings: Recognition,
+    say: Callable[[Guidance], None],
+    whole: Deadline,
+) -> bytes | None:
+    """Verify the person before the lens. When this returns, the camera is closed.
+
+    The claim must come while there is still `answer_time` left, so that every refusal takes just that.
+
+    Returns:
+        The handle of the claim that matched; None for every kind of refusal, at its fixed time.
+
+    Raises:
+        DoorGone, LensGone, LinkError, StoreError: the attempt ends without a match.
+    """
+    say(Guidance.SHOW_TOKEN)
+    token = _wait_for_token(look, Deadline(whole.remaining - settings.answer_time))
+    if token is None:
+        look.finish()
+        say(Guidance.USE_BADGE)
+        return None
+    # From here a refusal takes the same time and says the same, whatever its reason.
+    answer_at = Deadline(settings.answer_time)
+    closing_at = Deadline(settings.answer_time - CLOSING_MARGIN)
+    say(Guidance.LOOK_HERE)
+    claimed = vaulted.open(token)
+    matched = claimed is not None and _compare(look, claimed, decider, settings.probes, closing_at)
+    if not matched:
+        look.pause(closing_at)
+    look.finish()
+    if claimed is not None and matched:
+        return claimed.handle
+    time.sleep(answer_at.remaining)
+    say(Guidance.USE_BADGE)
+    return None
+
+
+def _wait_for_token(look: LensLook, deadline: Deadline) -> Token | None:
+    while not deadline.passed:
+        message = look.next(deadline)
+        if isinstance(message, CodeRead):
+            token = read_token(bytearray(message.code))
+            if isinstance(message.code, bytearray):
+                wipe(message.code)
+            if token is not None:
+                return token
+    return None
+
+
+def _compare(look: LensLook, claimed: Claimed, decider: Decider, probes: int, deadline: Deadline) -> bool:
+    """Whether one of at most `probes` probes matches; the template is overwritten in any case."""
+    try:
+        look.embed(probes, hints=False)
+        compared = 0
+        while compared < probes and not deadline.passed:
+            message = look.next(deadline)
+            if isinstance(message, Probe):
+                compared += 1
+                try:
+                    if decider.matches(claimed, message):
+                        return True
+                except NotAnEmbedding:
+                    # A lens that sends nonsense gets no further word in this attempt.
+                    return False
+        return False
+    finally:
+        claimed.forget()

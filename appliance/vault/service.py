@@ -1,0 +1,214 @@
+"""The vault process: the decision channel, the guidance channel and admin's commands.
+
+Attempts are served one after the other, on one thread; admin's commands each on a thread of their own, so
+that an open enrolment window keeps neither an erasure nor a decision waiting.
+"""
+
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from appliance.errors import DrempelError
+from appliance.journal import Event, Journal
+from appliance.link.decision import Answer, Verb, read_request, write_answer
+from appliance.link.messages import HANDLE
+from appliance.link.sockets import Deadline, LinkError, Malformed, WrongPeer, accept, listen, user_ids
+from appliance.packs.manifest import check_acknowledged, load_manifest
+from appliance.process import begin, stop_event
+from appliance.settings import Settings
+from appliance.vault.attempt import Decider, verify
+from appliance.vault.claims import Vaulted, pack_identity
+from appliance.vault.commands import Commands
+from appliance.vault.enrolment import Windows, capture
+from appliance.vault.ground import Leases
+from appliance.vault.guidance import GuidanceChannel
+from appliance.vault.keys import EpochKey, KeyLost, device_id, load_root, wipe
+from appliance.vault.look import LensLook
+from appliance.vault.store import Store
+
+MAX_COMMANDS = 16
+"""Connections of admin at a time; more wait in the socket's queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The user ids that may speak, by the zone they belong to."""
+
+    door: Collection[int]
+    lens: Collection[int]
+    admin: Collection[int]
+
+
+class VaultService:
+    """One vault, from its start to its end."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        """Open the store and the keys; listen on nothing yet.
+
+        Raises:
+            KeyLost, StoreError, ConfigurationError: this vault cannot open anything; badges go on.
+        """
+        self._settings = settings
+        self._journal = journal
+        self._peers = Peers(
+            user_ids(settings.users.door), user_ids(settings.users.lens), user_ids(settings.users.admin)
+        )
+        state = settings.zone_state("vault")
+        recognition = settings.recognition
+        manifest = load_manifest(recognition.pack)
+        if recognition.enabled:
+            check_acknowledged(manifest, recognition.acknowledge)
+        self._decider = Decider(manifest.mean, manifest.threshold(recognition.fmr, recognition.probes))
+        root = load_root(state)
+        store = Store(state / "vault.db")
+        self._vaulted = Vaulted(
+            store,
+            _epoch_key(settings, store, root),
+            Leases(),
+            device_id(root),
+            pack_identity(manifest),
+            len(manifest.mean),
+        )
+        wipe(root)
+        self._windows = Windows()
+        self._guidance = GuidanceChannel()
+        self._commands = Commands(
+            self._vaulted, self._windows, recognition, secrets.token_bytes(HANDLE), journal
+        )
+        self._command_slots = threading.BoundedSemaphore(MAX_COMMANDS)
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set."""
+        settings = self._settings
+        channels: tuple[tuple[str, Collection[int], Callable[[socket.socket], None]], ...] = (
+            ("vault/decision", self._peers.door, self._decide),
+            ("vault/guidance", self._peers.door, self._guidance.attach),
+            ("vault/admin", self._peers.admin, self._command),
+        )
+        threads = []
+        for name, allowed, serve in channels:
+            listener = listen(settings.socket(name))
+            thread = threading.Thread(
+                target=self._listen, args=(listener, allowed, serve, stop), name=name, daemon=True
+            )
+            threads.append(thread)
+            thread.start()
+        self._journal.note(Event.STARTED)
+        stop.wait()
+        for thread in threads[1:]:
+            thread.join(timeout=1.0)
+        self._journal.note(Event.STOPPED)
+
+    def _listen(
+        self,
+        listener: socket.socket,
+        allowed: Collection[int],
+        serve: Callable[[socket.socket], None],
+        stop: threading.Event,
+    ) -> None:
+        listener.settimeout(0.25)
+        while not stop.is_set():
+            try:
+                connection = accept(listener, allowed)
+            except WrongPeer:
+                self._journal.note(Event.WRONG_PEER)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                # Out of file descriptors, say: nothing is lost by waiting for better.
+                print(f"vault: {error}", file=sys.stderr)
+                stop.wait(0.25)
+            else:
+                serve(connection)
+
+    def _decide(self, connection: socket.socket) -> None:
+        """Serve one attempt: `01` is the last act of a match, and an error writes nothing at all."""
+        with connection:
+            try:
+                request = read_request(connection)
+                if request.verb is not Verb.ATTEMPT:
+                    # Withdrawing at the door needs the durable outbox to admin, and comes with it.
+                    raise Malformed("a verb that is not served yet")
+                self._attempt(connection)
+            except Malformed:
+                self._journal.note(Event.HOSTILE_MESSAGE)
+            except DrempelError as error:
+                self._journal.note(Event.FAILED)
+                print(f"vault: {error}", file=sys.stderr)
+            finally:
+                self._guidance.detach()
+
+    def _attempt(self, connection: socket.socket) -> None:
+        recognition = self._settings.recognition
+        if not recognition.enabled:
+            write_answer(connection, Answer.NO_MATCH)
+            return
+        whole = Deadline(recognition.attempt_time)
+        window = self._windows.current()
+        say = self._guidance.say
+        matched: bytes | None = None
+        with LensLook(self._settings.socket("lens/look"), self._peers.lens, connection, whole) as look:
+            if window is not None:
+                capture(look, self._windows, window, self._decider, self._vaulted, say, whole)
+            else:
+                matched = verify(look, self._vaulted, self._decider, recognition, say, whole)
+        if matched is None:
+            write_answer(connection, Answer.NO_MATCH)
+            return
+        # An erasure or the end of a ground that came meanwhile wins: it is looked at once more.
+        with self._vaulted.leases.while_current(matched) as current:
+            write_answer(connection, Answer.MATCH if current else Answer.NO_MATCH)
+
+    def _command(self, connection: socket.socket) -> None:
+        if not self._command_slots.acquire(timeout=5):
+            connection.close()
+            return
+
+        def serve() -> None:
+            try:
+                with connection:
+                    self._commands.serve(connection)
+            except Malformed:
+                self._journal.note(Event.HOSTILE_MESSAGE)
+            except LinkError:
+                # Admin went away in the middle; what it asked for is either durable or did not happen.
+                self._journal.note(Event.FAILED)
+            finally:
+                self._command_slots.release()
+
+        threading.Thread(target=serve, name="vault/command", daemon=True).start()
+
+
+def _epoch_key(settings: Settings, store: Store, root: bytearray) -> EpochKey:
+    """The epoch key that the database's epoch asks for; made at the first start.
+
+    Raises:
+        KeyLost: the key does not belong to the database.
+    """
+    path = settings.zone_state("vault") / "epoch.key"
+    epoch = store.epoch()
+    if epoch is None:
+        key = EpochKey.load(path, root) if path.exists() else EpochKey.create(path, root, 1)
+        store.begin_epoch(key.epoch)
+        return key
+    key = EpochKey.load(path, root)
+    if key.epoch != epoch:
+        raise KeyLost(
+            f"vault.db is of epoch {epoch} and its key of epoch {key.epoch}: an old copy was put back; "
+            "put both back from one moment, or move them away and enrol anew"
+        )
+    return key
+
+
+def run(settings: Settings) -> int:
+    """Be the vault until asked to stop; the exit status of the process.
+
+    Raises:
+        DrempelError: it cannot start; the message says what to do.
+    """
+    stop = stop_event()
+    VaultService(settings, begin(settings, "vault")).run(stop)
+    return 0

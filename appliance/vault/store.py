@@ -1,0 +1,161 @@
+"""`vault.db`: one row per record, and the row is the permission: no row, no match.
+
+A row holds sealed parts and what they are bound to; nothing in it says whose it is.
+"""
+
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.errors import DrempelError
+from appliance.vault.protection import Sealed
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE record (
+    handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
+    tier INTEGER NOT NULL,
+    pack BLOB NOT NULL CHECK (length(pack) = 32),
+    half BLOB NOT NULL,
+    body BLOB NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE epoch (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), number INTEGER NOT NULL) STRICT;
+"""
+
+
+class StoreError(DrempelError, OSError):
+    """The database cannot be read or written; nothing in it was changed, and badges go on."""
+
+
+class HandleTaken(DrempelError, ValueError):
+    """There is a record with this handle already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row: handle (16 bytes), tier, pack identity (32 bytes) and the sealed parts."""
+
+    handle: bytes
+    tier: int
+    pack: bytes
+    sealed: Sealed
+
+
+class Store:
+    """The database of records; safe to use from several threads.
+
+    `records_read` counts the rows that were ever read, so that a test can show that an attempt reads one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the database, or begin it.
+
+        Raises:
+            StoreError: damaged, or made by a newer Drempel.
+        """
+        self._lock = threading.Lock()
+        self.records_read = 0
+        try:
+            # One connection under one lock; every statement commits for itself.
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
+            path.chmod(0o600)
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF"):
+                self._db.execute(f"PRAGMA {pragma}")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            elif version != SCHEMA:
+                raise StoreError(
+                    f"vault.db has schema {version}, this Drempel knows {SCHEMA}: upgrade Drempel"
+                )
+            (sound,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if sound != "ok":
+                raise StoreError(f"vault.db is damaged ({sound}): restore it, or move it away and enrol anew")
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"vault.db cannot be opened: {error}; restore it, or move it away and enrol anew"
+            ) from error
+
+    def read(self, handle: bytes) -> Record | None:
+        """The one record with this handle, if there is one.
+
+        Raises:
+            StoreError: the database is damaged or gone.
+        """
+        row = self._one("SELECT tier, pack, half, body FROM record WHERE handle = ?", (handle,))
+        if row is None:
+            return None
+        self.records_read += 1
+        tier, pack, half, body = row
+        return Record(handle, tier, pack, Sealed(half, body))
+
+    def exists(self, handle: bytes) -> bool:
+        """Whether there is a record with this handle; nothing of it is read."""
+        return self._one("SELECT 1 FROM record WHERE handle = ?", (handle,)) is not None
+
+    def add(self, record: Record) -> None:
+        """Store a new record, durably.
+
+        Raises:
+            HandleTaken: there is one with this handle already.
+            StoreError: it could not be stored.
+        """
+        try:
+            self._write(
+                "INSERT INTO record (handle, tier, pack, half, body) VALUES (?, ?, ?, ?, ?)",
+                (record.handle, record.tier, record.pack, record.sealed.half, record.sealed.body),
+            )
+        except sqlite3.IntegrityError as error:
+            raise HandleTaken("a record with this handle is stored already: choose a new handle") from error
+
+    def erase(self, handle: bytes) -> bool:
+        """Remove a record, also from the write-ahead log; True when there was one.
+
+        Raises:
+            StoreError: it could not be removed, or a reader kept the log from being emptied; try again.
+        """
+        removed = self._write("DELETE FROM record WHERE handle = ?", (handle,))
+        row = self._one("PRAGMA wal_checkpoint(TRUNCATE)", ())
+        if row is None or row[0] != 0:
+            raise StoreError("the erased record may still stand in the write-ahead log: erase it again")
+        return removed > 0
+
+    def count(self) -> int:
+        """How many records there are."""
+        row = self._one("SELECT count(*) FROM record", ())
+        return int(row[0]) if row else 0
+
+    def epoch(self) -> int | None:
+        """The number of the epoch whose key opens the device halves; None before the first."""
+        row = self._one("SELECT number FROM epoch", ())
+        return int(row[0]) if row else None
+
+    def begin_epoch(self, number: int) -> None:
+        """Write down the first epoch."""
+        self._write("INSERT INTO epoch (only_row, number) VALUES (1, ?)", (number,))
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def _one(self, statement: str, values: tuple[bytes | int, ...]) -> tuple[Any, ...] | None:
+        with self._lock:
+            try:
+                row: tuple[Any, ...] | None = self._db.execute(statement, values).fetchone()
+            except sqlite3.Error as error:
+                raise StoreError(f"vault.db cannot be read: {error}") from error
+        return row
+
+    def _write(self, statement: str, values: tuple[bytes | int, ...]) -> int:
+        with self._lock:
+            try:
+                return self._db.execute(statement, values).rowcount
+            except sqlite3.IntegrityError:
+                raise
+            except sqlite3.Error as error:
+                raise StoreError(
+                    f"vault.db cannot be written: {error}; free some space and try again"
+                ) from error

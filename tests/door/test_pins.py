@@ -1,0 +1,290 @@
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import gpiozero
+import pytest
+from gpiozero.pins.mock import MockFactory
+
+from appliance.door.pins import Pins, PinsError, Relay, RelayError
+from appliance.settings import Door
+
+RELAY, BUTTON = 22, 17
+
+
+def nothing() -> None:
+    """No one listens."""
+
+
+@pytest.fixture
+def wall() -> Iterator[MockFactory]:
+    factory = MockFactory()
+    gpiozero.Device.pin_factory = factory
+    yield factory
+    factory.reset()
+    gpiozero.Device.pin_factory = None
+
+
+@pytest.fixture
+def make_relay(wall: MockFactory) -> Iterator[Callable[..., Relay]]:
+    assert gpiozero.Device.pin_factory is wall
+    made: list[Relay] = []
+
+    def make(limit: float = 1.0, on_release: Callable[[], None] = nothing) -> Relay:
+        made.append(Relay(RELAY, limit, on_release))
+        return made[-1]
+
+    yield make
+    for relay in made:
+        relay.close()
+
+
+def states(wall: MockFactory) -> list[bool]:
+    return [bool(state.state) for state in wall.pin(RELAY).states]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_requesting_and_releasing_the_pins_never_moves_the_relay(wall: MockFactory) -> None:
+    line = wall.pin(RELAY)
+    Pins(Door(), on_press=nothing, on_release=nothing).close()
+    assert [state.state for state in line.states] == [False]
+
+
+def test_the_relay_goes_off_at_its_deadline(wall: MockFactory, make_relay: Callable[..., Relay]) -> None:
+    released = threading.Event()
+    relay = make_relay(on_release=released.set)
+    relay.energise(0.1)
+    assert relay.energised
+    assert released.wait(5)
+    assert not relay.energised
+    assert states(wall) == [False, True, False]
+
+
+def test_the_relay_goes_off_while_the_event_loop_hangs(
+    wall: MockFactory, make_relay: Callable[..., Relay]
+) -> None:
+    relay = make_relay()
+
+    async def hang() -> bool:
+        relay.energise(0.1)
+        time.sleep(0.5)  # noqa: ASYNC251 - the loop hangs: that is the case
+        return relay.energised
+
+    assert asyncio.run(hang()) is False
+    up = wall.pin(RELAY).states[-1].timestamp
+    assert states(wall) == [False, True, False]
+    assert 0.09 < up < 0.45
+
+
+def test_an_unlock_time_beyond_the_limit_is_cut_to_the_limit(
+    wall: MockFactory, make_relay: Callable[..., Relay]
+) -> None:
+    relay = make_relay(limit=0.2)
+    relay.energise(60)
+    assert wait_until(lambda: not relay.energised)
+    assert wall.pin(RELAY).states[-1].timestamp < 1.2
+
+
+def test_a_caller_that_never_lets_go_cannot_hold_the_door_beyond_the_limit(
+    wall: MockFactory, make_relay: Callable[..., Relay]
+) -> None:
+    relay = make_relay(limit=0.3)
+    began = time.monotonic()
+    relay.energise(0.2)
+    while len(wall.pin(RELAY).states) < 3 and time.monotonic() - began < 5:
+        relay.energise(0.2)
+        time.sleep(0.01)
+    on = wall.pin(RELAY).states[2].timestamp
+    assert 0.25 < on < 1.3
+
+
+def test_energising_again_makes_the_time_longer_and_never_shorter(
+    wall: MockFactory, make_relay: Callable[..., Relay]
+) -> None:
+    relay = make_relay(limit=2.0)
+    relay.energise(0.5)
+    relay.energise(0.05)
+    time.sleep(0.2)
+    assert relay.energised
+    assert wait_until(lambda: not relay.energised)
+    assert states(wall) == [False, True, False]
+
+
+def test_after_the_limit_the_next_unlock_may_begin(
+    wall: MockFactory, make_relay: Callable[..., Relay]
+) -> None:
+    relay = make_relay(limit=0.1)
+    relay.energise(1)
+    assert wait_until(lambda: not relay.energised)
+    relay.energise(1)
+    assert wait_until(lambda: not relay.energised)
+    assert states(wall) == [False, True, False, True, False]
+
+
+def test_the_deadline_is_set_before_the_line_goes_up(
+    make_relay: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = make_relay()
+    armed: list[float | None] = []
+    line_on = relay._line.on
+
+    def on() -> None:
+        armed.append(relay._off_at)
+        line_on()
+
+    monkeypatch.setattr(relay._line, "on", on)
+    relay.energise(0.1)
+    assert len(armed) == 1
+    assert armed[0] is not None
+
+
+def test_a_line_that_fails_to_go_up_still_goes_off(
+    wall: MockFactory, make_relay: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = make_relay()
+    line_on = relay._line.on
+
+    def up_and_fail() -> None:
+        line_on()
+        raise OSError(5, "the driver failed after the line went up")
+
+    monkeypatch.setattr(relay._line, "on", up_and_fail)
+    with pytest.raises(OSError, match="driver"):
+        relay.energise(0.1)
+    assert wait_until(lambda: not relay.energised)
+    assert states(wall) == [False, True, False]
+
+
+def test_a_line_that_does_not_go_off_at_once_is_tried_again(
+    wall: MockFactory, make_relay: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = make_relay()
+    line_off = relay._line.off
+    tries: list[int] = []
+
+    def off() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError(5, "busy")
+        line_off()
+
+    monkeypatch.setattr(relay._line, "off", off)
+    relay.energise(0.05)
+    assert wait_until(lambda: not relay.energised)
+    assert len(tries) == 3
+    assert states(wall) == [False, True, False]
+
+
+def test_the_relay_stays_off_when_its_timer_is_dead(
+    wall: MockFactory, make_relay: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = make_relay()
+    monkeypatch.setattr(relay._timer, "is_alive", lambda: False)
+    with pytest.raises(RelayError, match="restart the door"):
+        relay.energise(1)
+    assert states(wall) == [False]
+
+
+def test_a_listener_that_fails_does_not_kill_the_timer(make_relay: Callable[..., Relay]) -> None:
+    def fail() -> None:
+        raise RuntimeError("the loop is closed")
+
+    relay = make_relay(on_release=fail)
+    for _ in range(2):
+        relay.energise(0.05)
+        assert wait_until(lambda: not relay.energised)
+    assert relay._timer.is_alive()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_an_unlock_time_that_is_none_moves_nothing(
+    wall: MockFactory, make_relay: Callable[..., Relay], seconds: float
+) -> None:
+    with pytest.raises(ValueError, match="unlock time"):
+        make_relay().energise(seconds)
+    assert states(wall) == [False]
+
+
+def test_a_release_locks_at_once_and_says_so(wall: MockFactory, make_relay: Callable[..., Relay]) -> None:
+    released: list[int] = []
+    relay = make_relay(on_release=lambda: released.append(1))
+    relay.energise(1)
+    relay.release()
+    relay.release()
+    assert not relay.energised
+    assert released == [1]
+    assert states(wall) == [False, True, False]
+
+
+def test_a_cut_locks_for_good_even_in_the_midst_of_energising(
+    wall: MockFactory, make_relay: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = make_relay()
+    line_on = relay._line.on
+
+    def on() -> None:
+        # As a signal's handler does, between the deadline and the line, on the thread that holds the lock.
+        relay.cut()
+        line_on()
+
+    monkeypatch.setattr(relay._line, "on", on)
+    relay.energise(1)
+    assert wait_until(lambda: not relay.energised)
+    with pytest.raises(RelayError, match="shut down"):
+        relay.energise(1)
+    assert states(wall) == [False, True, False]
+
+
+def test_closing_locks_first_and_gives_the_line_back_after(
+    wall: MockFactory, make_relay: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = make_relay()
+    relay.energise(1)
+    at_close: list[bool] = []
+    give_back = relay._line.close
+
+    def close() -> None:
+        at_close.append(states(wall)[-1])
+        give_back()
+
+    monkeypatch.setattr(relay._line, "close", close)
+    relay.close()
+    assert at_close == [False]
+    with pytest.raises(RelayError):
+        relay.energise(1)
+
+
+def test_a_bouncing_button_is_one_press(wall: MockFactory) -> None:
+    presses: list[float] = []
+    pins = Pins(Door(debounce=0.05), on_press=lambda: presses.append(time.monotonic()), on_release=nothing)
+    button = wall.pin(BUTTON)
+    for _ in range(5):
+        button.drive_low()
+        button.drive_high()
+    button.drive_low()
+    assert len(presses) == 1
+    time.sleep(0.1)
+    button.drive_high()
+    time.sleep(0.1)
+    button.drive_low()
+    assert len(presses) == 2
+    pins.close()
+
+
+@pytest.mark.usefixtures("wall")
+def test_a_machine_without_pins_is_told_what_to_do() -> None:
+    blocker = gpiozero.LED(Door().lamp_busy_pin)
+    with pytest.raises(PinsError, match="simulate"):
+        Pins(Door(), on_press=nothing, on_release=nothing)
+    blocker.close()
+    # What had been requested before the failure is free again.
+    Pins(Door(), on_press=nothing, on_release=nothing).close()
