@@ -1,7 +1,7 @@
 """The counter at which admin is served: one small socket, few callers, short requests.
 
-A caller is heard only if the kernel vouches that it runs as admin. Each request, from its first byte to
-the end of the answer, has two seconds; whatever is no request ends the connection.
+A caller is heard only if the kernel vouches that it runs as admin. Each request, with the wait
+for it and its answer, has two seconds; whatever is no request ends the connection.
 """
 
 import asyncio
@@ -67,21 +67,23 @@ class Office:
         except (Malformed, Torn):
             self._record.write(Event.HOSTILE_MESSAGE)
         except Late:
-            return  # a caller who has nothing more to say, or is too slow to say it
+            return  # a caller who has nothing more to say, or says it too slowly
         except LinkError:
             self._record.write(Event.WRONG_PEER)
         except OSError:
-            return  # the caller left before the answer
+            return  # the caller left before the answer, or the two seconds did
         finally:
             self._callers.discard(writer)
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()  # `close` would wait for a caller who does not read
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; whether there was one."""
-        request = await read_message_async(reader, ADMIN_TO_DOOR, REQUEST_TIME)
-        if request is None:
-            return False
         async with asyncio.timeout(REQUEST_TIME):
+            request = await read_message_async(reader, ADMIN_TO_DOOR, REQUEST_TIME)
+            if request is None:
+                return False
             writer.write((await self._answer(request)).encode())
             await writer.drain()
         return True

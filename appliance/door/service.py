@@ -19,7 +19,7 @@ from appliance.door.readers.osdp import OsdpReader, open_readers
 from appliance.door.record import Record
 from appliance.errors import ConfigurationError, DrempelError
 from appliance.journal import Event, Journal, JournalBroken, JournalError
-from appliance.link.sockets import listen, user_ids
+from appliance.link.sockets import LinkError, listen, user_ids
 from appliance.process import begin
 from appliance.settings import Settings
 
@@ -33,7 +33,7 @@ def run(settings: Settings) -> int:
     """
     try:
         return asyncio.run(Door(settings).run())
-    except ConfigurationError as error:
+    except (ConfigurationError, LinkError) as error:  # the latter: no such user, or no place for the socket
         print(f"drempel door: {error}", file=sys.stderr)
         return 2
     except DrempelError as error:

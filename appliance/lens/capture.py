@@ -20,9 +20,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.lens.alignment import BadLandmarks
 from appliance.lens.camera.interface import Frame
 from appliance.lens.code import read_codes
-from appliance.lens.quality import Face, Verdict, judge_chip, judge_faces
+from appliance.lens.embedding import BadEmbedding
+from appliance.lens.quality import Face, Verdict, judge_chip, judge_faces, score, yaw
 from appliance.link.messages import CodeRead, Guidance, Hint, Message, Probe
 
 MAX_CODES = 8
@@ -43,11 +45,19 @@ class Recogniser(Protocol):
         ...
 
     def align(self, frame: Frame, landmarks: NDArray[np.float32]) -> Frame:
-        """The face at `landmarks`, upright and of the embedder's size, in an array of its own."""
+        """The face at `landmarks`, upright and of the embedder's size, in an array of its own.
+
+        Raises:
+            BadLandmarks: no face can be laid on them.
+        """
         ...
 
     def embed(self, chip: Frame) -> NDArray[np.float32]:
-        """The embedding of an aligned face, of length 1, in an array of its own."""
+        """The embedding of an aligned face, of length 1, in an array of its own.
+
+        Raises:
+            BadEmbedding: the network's answer has no direction.
+        """
         ...
 
 
@@ -165,15 +175,19 @@ class Capture:
             verdict = judge_faces(faces, frame, self._face_min_px)
             if verdict is not Verdict.GOOD:
                 return verdict
+            turned = yaw(faces[0].landmarks)
             chip = self._recogniser.align(frame, faces[0].landmarks)
+        except BadLandmarks:
+            return Verdict.NO_FACE
         finally:
             for face in faces:
                 face.box.fill(0)
                 face.landmarks.fill(0)
-        verdict, score = judge_chip(chip)
-        if verdict is Verdict.GOOD and (self._best is None or score > self._best_score):
+        verdict, sharpness = judge_chip(chip)
+        quality = score(sharpness, turned)
+        if verdict is Verdict.GOOD and (self._best is None or quality > self._best_score):
             self._drop_best()
-            self._best, self._best_score = chip, score
+            self._best, self._best_score = chip, quality
         else:
             chip.fill(0)
         return verdict
@@ -187,6 +201,9 @@ class Capture:
                 return
             self.counts.embeddings += 1
             embedding = self._recogniser.embed(chip)
+        except BadEmbedding:
+            # A chip that means nothing to the network; a later frame may.
+            return
         finally:
             chip.fill(0)
         try:

@@ -28,7 +28,7 @@ def read_codes(frame: Frame) -> list[bytes]:
     grey = np.empty(frame.shape[:2], np.uint8)
     try:
         cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY, dst=grey)
-        found = zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormat.QRCode)
+        found = zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormat.QRCodeModel2)
         codes = [result.bytes for result in found]
     except (RuntimeError, ValueError, IndexError, MemoryError):
         # The library's C++ exceptions. A picture that upsets it holds no token that we can read.

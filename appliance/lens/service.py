@@ -28,8 +28,11 @@ from numpy.typing import NDArray
 from appliance import process
 from appliance.errors import DrempelError
 from appliance.journal import Detail, Event, Journal, JournalError
+from appliance.lens.alignment import align
 from appliance.lens.camera import Camera, CameraAbsent, CameraBroke, Frame, open_camera
 from appliance.lens.capture import Capture, Recogniser
+from appliance.lens.detection import DetectedFace, FaceDetector
+from appliance.lens.embedding import FaceEmbedder
 from appliance.link.messages import (
     TO_LENS,
     CameraClosed,
@@ -264,21 +267,22 @@ class LensService:
 class PackRecogniser:
     """Steps 2 to 4 with the models of an installed pack."""
 
-    def __init__(self, pack: "LoadedPack") -> None:
-        """The steps of `pack`, which stays loaded."""
-        self._pack = pack
+    def __init__(self, detector: FaceDetector, embedder: FaceEmbedder) -> None:
+        """The steps of a loaded pack."""
+        self._detector = detector
+        self._embedder = embedder
 
-    def detect(self, frame: Frame) -> "list[DetectedFace]":
+    def detect(self, frame: Frame) -> list[DetectedFace]:
         """See `Recogniser.detect`."""
-        return self._pack.detector.detect(frame)
+        return self._detector.detect(frame)
 
     def align(self, frame: Frame, landmarks: NDArray[np.float32]) -> Frame:
         """See `Recogniser.align`."""
-        return align(frame, landmarks, self._pack.embedder.chip)
+        return align(frame, landmarks, self._embedder.layout)
 
     def embed(self, chip: Frame) -> NDArray[np.float32]:
         """See `Recogniser.embed`."""
-        return self._pack.embedder.embed(chip)
+        return self._embedder.embed(chip)
 
 
 def run(settings: Settings) -> int:
@@ -343,9 +347,11 @@ def _load_recogniser(settings: Settings) -> Recogniser | None:
     # Only here: a door without recognition must not pay for the models' libraries.
     from appliance.lens.models import load_pack  # noqa: PLC0415
 
-    pack = load_pack(settings.paths.packs, recognition.pack, acknowledged=recognition.acknowledge)
+    pack = load_pack(
+        settings.paths.packs, recognition.pack, acknowledged=recognition.acknowledge, detector_size=None
+    )
     pack.warm()
-    return PackRecogniser(pack)
+    return PackRecogniser(pack.detector, pack.embedder)
 
 
 def _tell(connection: socket.socket, message: Message) -> None:

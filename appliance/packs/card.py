@@ -42,10 +42,10 @@ def _source(source: Source) -> str:
 def _networks(manifest: Manifest, proofs: Mapping[str, str]) -> str:
     detector, embedder = manifest.detector, manifest.embedder
     width, height = detector.input_size
+    chip = f"{embedder.chip} x {embedder.chip} pixels, embedding of {embedder.dimension} values"
     lines = [
         f"- `{detector.file}`: {proofs['detector']}. Input {width} x {height} pixels.",
-        f"- `{embedder.file}`: {proofs['embedder']}. Input {embedder.chip} x {embedder.chip} pixels, "
-        f"embedding of {embedder.dimension} values.",
+        f"- `{embedder.file}`: {proofs['embedder']}. Input {chip}.",
     ]
     if manifest.liveness is not None:
         lines.append(f"- `{manifest.liveness.file}`: {proofs['liveness']}.")
@@ -55,11 +55,15 @@ def _networks(manifest: Manifest, proofs: Mapping[str, str]) -> str:
 def _measured(calibration: Calibration | None) -> str:
     if calibration is None:
         return "Not yet: this pack has no thresholds."
+    about = (
+        f"On {calibration.data}, {calibration.date}: {calibration.images} photographs of "
+        f"{calibration.people} people; no face found in {calibration.fta:.2%}. Templates of five against one "
+        f"probe: {calibration.genuine} genuine and {calibration.impostor} impostor comparisons, with "
+        f"{calibration.templates} templates of {calibration.template_people} people. Rates differ between "
+        "groups of people and between cameras; these photographs say little of either."
+    )
     lines = [
-        f"On {calibration.data}, {calibration.date}: {calibration.images} photographs of {calibration.people} "
-        f"people; no face found in {calibration.fta:.2%}. Templates of five against one probe: "
-        f"{calibration.genuine} genuine and {calibration.impostor} impostor comparisons. Rates differ between "
-        "groups of people and between cameras; these photographs say little of either.",
+        about,
         "",
         "| FMR of an attempt | frames | threshold | FNMR of one probe |",
         "| --- | --- | --- | --- |",

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ Progress = Callable[[str], None]
 
 _BLOCK = 1 << 20  # bytes
 _LARGEST_MEMBER = 1 << 30  # bytes
+_LEFTOVER_S = 6 * 3600
 _PATIENCE_S = 1800  # for a slow line: 100 MB at half a megabit a second
 
 # The npm client where the machine has none: Node's own build, packed for PyPI. Hashes of the wheels
@@ -211,10 +213,20 @@ def _temporary_folder() -> Iterator[Path]:
     parent = downloads()
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        _clean(parent)
     except OSError as error:
         raise DownloadFailed(f"{parent} cannot be made ({error.strerror}): set XDG_CACHE_HOME") from error
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=parent) as folder:
         yield Path(folder)
+
+
+def _clean(parent: Path) -> None:
+    """Remove what interrupted downloads left, but nothing that another process may be writing now."""
+    old = time.time() - _LEFTOVER_S
+    for path in (*parent.glob(".fetch-*"), *parent.glob(".part-*")):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < old:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _pip_download(pinned: Pinned, folder: Path) -> None:

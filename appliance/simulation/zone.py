@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from appliance.errors import ConfigurationError
+from appliance.errors import ConfigurationError, DrempelError
 from appliance.settings import load
 
 
@@ -28,11 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
             from appliance.simulation.board import use_board  # noqa: PLC0415 - no other zone has pins
 
             use_board(options.board)
-    except (ConfigurationError, OSError) as error:
+        service = importlib.import_module(f"appliance.{options.zone}.service")
+        return int(service.run(settings))
+    except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
-    service = importlib.import_module(f"appliance.{options.zone}.service")
-    return int(service.run(settings))
+    except DrempelError as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -59,9 +59,10 @@ class VaultService:
         state = settings.zone_state("vault")
         recognition = settings.recognition
         manifest = load_manifest(recognition.pack)
+        self._decider: Decider | None = None
         if recognition.enabled:
             check_acknowledged(manifest, recognition.acknowledge)
-        self._decider = Decider(manifest.mean, manifest.threshold(recognition.fmr, recognition.probes))
+            self._decider = Decider(manifest.mean, manifest.threshold(recognition.fmr, recognition.probes))
         root = load_root(state)
         store = Store(state / "vault.db")
         self._vaulted = Vaulted(
@@ -70,7 +71,7 @@ class VaultService:
             Leases(),
             device_id(root),
             pack_identity(manifest),
-            len(manifest.mean),
+            manifest.embedder.dimension,
         )
         wipe(root)
         self._windows = Windows()
@@ -143,7 +144,8 @@ class VaultService:
 
     def _attempt(self, connection: socket.socket) -> None:
         recognition = self._settings.recognition
-        if not recognition.enabled:
+        if self._decider is None:
+            # Recognition is off: whatever stands before the lens, nothing looks at it.
             write_answer(connection, Answer.NO_MATCH)
             return
         whole = Deadline(recognition.attempt_time)

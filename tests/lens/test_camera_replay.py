@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -86,7 +87,7 @@ def test_frames_come_at_most_15_a_second(tmp_path: Path) -> None:
         seen = watch(camera, clock, 2.0)
     times = [at for at, _ in seen]
     assert 29 <= len(seen) <= 31
-    assert min(later - earlier for earlier, later in zip(times, times[1:], strict=False)) > 0.9 / 15
+    assert min(later - earlier for earlier, later in pairwise(times)) > 0.9 / 15
 
 
 def test_a_reader_that_was_away_gets_the_newest_frame_and_no_backlog(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_scene_that_loops_begins_again(tmp_path: Path) -> None:
     with playing(tmp_path, clock) as camera:
         seen = watch(camera, clock, 2.0)
     halves = [round(float(frame.mean())) for at, frame in seen if at % 0.5 > 0.1]
-    assert list(dict.fromkeys(zip(halves, halves[1:], strict=False))) == [
+    assert list(dict.fromkeys(pairwise(halves))) == [
         (60, 60),
         (60, 200),
         (200, 200),

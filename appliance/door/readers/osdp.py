@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import stat
+import sys
 import termios
 import threading
 import time
@@ -183,6 +184,7 @@ class _SerialChannel(osdp.Channel):  # type: ignore[misc]  # osdp ships no types
             modes[4] = modes[5] = self._speed
             termios.tcsetattr(self.descriptor, termios.TCSANOW, modes)
             termios.tcflush(self.descriptor, termios.TCIOFLUSH)
+            self.heard_at = self.sent_at = -SILENT
         except (OSError, termios.error):
             self.close()
             return False
@@ -246,7 +248,6 @@ class _Line:
         secure = [osdp.LibFlag.EnforceSecure]
         self._devices.append(osdp.PDInfo(address, self._channel, scbk=key, flags=secure))
         self._readers.append(OsdpReader(name, self))
-        self._called_at.append(0.0)
         return self._readers[-1]
 
     def start(self) -> None:
@@ -264,21 +265,25 @@ class _Line:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._serve()
-            except Exception:  # noqa: BLE001 - a fault of one line must not end its thread: badges go first
-                self._lose()
-                self._stopping.wait(REOPEN)
-        self._lose()
+                if self._channel.open():
+                    self._serve()
+            except Exception as error:  # noqa: BLE001 - a fault of one line must not end its thread
+                print(f"drempel door: a fault on a reader's line: {error!r}", file=sys.stderr)
+            self._channel.close()
+            for reader in self._readers:
+                reader.set_up(up=False)
+            self._stopping.wait(REOPEN)
 
     def _serve(self) -> None:
-        """Serve the readers until the line stops; a fault in between begins a new panel."""
+        """Serve the readers until the device vanishes or the line stops.
+
+        Each time with a new panel: the old one would hold on to a session that the reader has forgotten.
+        """
         # Above this level libosdp reports every retry; the journal says when a reader goes and comes.
         panel = osdp.ControlPanel(self._devices, log_level=osdp.LogLevel.Critical)
+        self._called_at = [time.monotonic()] * len(self._readers)
         try:
-            while not self._stopping.is_set():
-                if self._channel.descriptor < 0 and not self._reopen(panel):
-                    self._stopping.wait(REOPEN)
-                    continue
+            while self._channel.descriptor >= 0 and not self._stopping.is_set():
                 for _ in range(STEPS):
                     panel.ctx.refresh()
                 for reader, device in zip(self._readers, self._devices, strict=True):
@@ -288,19 +293,6 @@ class _Line:
                 self._wait()
         finally:
             panel.ctx = None  # it holds the panel, and the panel holds it
-
-    def _reopen(self, panel: Any) -> bool:
-        self._lose()
-        if not self._channel.open():
-            return False
-        for number in range(len(self._readers)):
-            self._call_again(panel, number)
-        return True
-
-    def _lose(self) -> None:
-        self._channel.close()
-        for reader in self._readers:
-            reader.set_up(up=False)
 
     def _watch(self, panel: Any) -> None:
         """Say who is up, and call those who are not."""
@@ -312,14 +304,11 @@ class _Line:
             there = bool(online >> number & 1)
             reader.set_up(up=there and heard)
             if not there and now - self._called_at[number] >= patience:
-                self._call_again(panel, number)
+                # Begin anew: disabled now, and enabled below once libosdp has done so.
+                self._called_at[number] = now
+                panel.ctx.disable_pd(number)
             elif not panel.ctx.is_pd_enabled(number):
                 panel.ctx.enable_pd(number)
-
-    def _call_again(self, panel: Any, number: int) -> None:
-        """Begin anew with a reader: disabled here, and enabled by `_watch` once libosdp has done so."""
-        self._called_at[number] = time.monotonic()
-        panel.ctx.disable_pd(number)
 
     def _wait(self) -> None:
         """Until bytes arrive, the next poll is due, or `REFRESH` has passed."""

@@ -183,7 +183,7 @@ class _Folder:
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
         if image is None:
             raise SceneInvalid(f"{self._path}/{shot.picture} is no picture that can be decoded")
-        frame = _fit(image, width, height, shot.scale)
+        frame = fit(image, width, height, shot.scale)
         image.fill(0)
         if shot.blur > 0:
             cv2.GaussianBlur(frame, (0, 0), shot.blur, dst=frame)
@@ -220,7 +220,7 @@ class _Film:
         if fresh:
             got, image = self._capture.retrieve()
             if got:
-                np.copyto(self._picture, _fit(image, *self._size, 1.0))
+                np.copyto(self._picture, fit(image, *self._size))
                 image.fill(0)
         return self._picture if self._shown >= 0 else None
 
@@ -232,7 +232,7 @@ class _Film:
         self._picture.fill(0)
 
 
-def _fit(image: Frame, width: int, height: int, scale: float) -> Frame:
+def fit(image: Frame, width: int, height: int, scale: float = 1.0) -> Frame:
     """`image` in the middle of a grey frame, as large as fits times `scale`, its proportions kept."""
     factor = scale * min(width / image.shape[1], height / image.shape[0])
     across, down = (max(1, round(side * factor)) for side in (image.shape[1], image.shape[0]))

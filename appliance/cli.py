@@ -1,0 +1,201 @@
+"""The command `drempel`: thin, one function a command.
+
+Exit status: 0 done, 1 the answer is no, 2 the call or the configuration is wrong. Every error is one line
+that says what to do. Libraries that only one command needs are imported in it, so that a zone does not carry
+what the others use.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.commands.models import models_app
+from appliance.commands.people import badges_app, consent_app, enrol, erase, people_app, status
+from appliance.commands.shared import AsJson, Config, Packs, default_packs, ensure_pack, progress, show_table
+from appliance.commands.simulate import simulate_app
+from appliance.errors import ConfigurationError, DrempelError
+from appliance.settings import load
+
+app = typer.Typer(
+    help="A door with a badge reader, and a face as an equal beside it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+journal_app = typer.Typer(help="The zones' tamper-evident journals.", no_args_is_help=True)
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line."""
+    try:
+        app()
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except DrempelError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+# --- the door itself ----------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    as_json: AsJson = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="A folder with obama.jpg, obama2.jpg and biden.jpg, instead of the ones fetched."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Where to write the timeline as a page.")] = None,
+    packs: Packs = None,
+) -> None:
+    """Tell a day at a simulated door: badge, consent, enrolment, face, failure, erasure."""
+    from appliance.packs.portraits import portraits  # noqa: PLC0415
+    from appliance.simulation import demo as story_of  # noqa: PLC0415
+    from appliance.simulation.door import SimulatedDoor, temporary_state  # noqa: PLC0415
+    from appliance.simulation.timeline import show_moment, show_scenes, write_page  # noqa: PLC0415
+
+    folder = packs or default_packs()
+    ensure_pack("edge", folder)
+    if pictures is None:
+        shown = portraits(progress)
+    else:
+        shown = {name: pictures / name for name in story_of.PICTURES}
+        for path in shown.values():
+            if not path.is_file():
+                raise ConfigurationError(f"{path} is missing: --pictures needs {', '.join(shown)}")
+    page = html or _demo_page()
+    with temporary_state() as state, SimulatedDoor(state, story_of.plan(folder)) as door:
+        story = story_of.Story(door, shown, (lambda _: None) if as_json else show_moment)
+        ok = story.run()
+        write_page(page, story)
+    if as_json:
+        print(json.dumps(story_of.as_json(story), indent=2))
+    else:
+        show_scenes(story)
+        print(f"The timeline as a page: {page}")
+    sys.exit(0 if ok else 1)
+
+
+@app.command()
+def run(
+    config: Config = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Without hardware: pins, reader and camera.")
+    ] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="With --simulate: keep people, badges and templates in this folder.")
+    ] = None,
+    badge_only: Annotated[
+        bool, typer.Option("--badge-only", help="With --simulate: recognition off.")
+    ] = False,
+    packs: Packs = None,
+) -> None:
+    """Run the four zones in the foreground; on a device systemd does."""
+    if not simulate:
+        from appliance.foreground import run_zones  # noqa: PLC0415
+
+        sys.exit(run_zones(load(config), config))
+    from appliance.process import stop_event  # noqa: PLC0415
+    from appliance.simulation.control import Control  # noqa: PLC0415
+    from appliance.simulation.door import Plan, SimulatedDoor, temporary_state  # noqa: PLC0415
+
+    folder = packs or default_packs()
+    if not badge_only:
+        ensure_pack("edge", folder)
+    stop: threading.Event = stop_event()
+    with contextlib.ExitStack() as stack:
+        place = state.absolute() if state else stack.enter_context(temporary_state())
+        place.mkdir(parents=True, exist_ok=True)
+        plan = Plan(packs=folder, recognition=not badge_only)
+        door = stack.enter_context(SimulatedDoor(place, plan))
+        control = place / "control.sock"
+        Control(door, control, stop)
+        print("A simulated door is open for business. In another terminal:")
+        print(f"  export DREMPEL_CONFIG={door.config} DREMPEL_CONTROL={control}")
+        print("  drempel status; drempel people add Ada; drempel badges add Ada 26:1a2b3c")
+        print("  drempel simulate badge 26:1a2b3c; drempel simulate pins")
+        print("Ctrl-C ends it.", flush=True)
+        stop.wait()
+
+
+def _zone(name: str, config: Path | None) -> None:
+    import importlib  # noqa: PLC0415
+
+    service = importlib.import_module(f"appliance.{name}.service")
+    sys.exit(service.run(load(config)))
+
+
+@app.command()
+def door(config: Config = None) -> None:
+    """Be the door zone: pins, badge readers, the relay."""
+    _zone("door", config)
+
+
+@app.command()
+def lens(config: Config = None) -> None:
+    """Be the lens zone: the camera, and the first four steps of recognition."""
+    _zone("lens", config)
+
+
+@app.command()
+def vault(config: Config = None) -> None:
+    """Be the vault zone: templates, keys, and the comparison."""
+    _zone("vault", config)
+
+
+@app.command()
+def admin(config: Config = None) -> None:
+    """Be the admin zone: people, consent, and the local API."""
+    _zone("admin", config)
+
+
+def _demo_page() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drempel"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "demo.html"
+
+
+# --- the journals -------------------------------------------------------------------------------
+
+
+@journal_app.command("verify")
+def journal_verify(config: Config = None, as_json: AsJson = False) -> None:
+    """Read every zone's journal, and find any altered, removed or re-ordered line."""
+    from appliance.journal import JournalBroken, JournalError, verify  # noqa: PLC0415
+
+    settings = load(config)
+    rows: list[dict[str, Any]] = []
+    for zone in ("door", "lens", "vault", "admin"):
+        path = settings.paths.state / zone / "journal.jsonl"
+        try:
+            head = verify(path)
+            rows.append({"zone": zone, "ok": True, "lines": head.lines, "head": head.digest})
+        except (JournalBroken, JournalError) as problem:
+            rows.append({"zone": zone, "ok": False, "lines": None, "head": str(problem)})
+    show_table(rows, as_json=as_json)
+    sys.exit(0 if all(row["ok"] for row in rows) else 1)
+
+
+for name, group in (
+    ("models", models_app),
+    ("people", people_app),
+    ("consent", consent_app),
+    ("badges", badges_app),
+    ("journal", journal_app),
+    ("simulate", simulate_app),
+):
+    app.add_typer(group, name=name)
+for command in (enrol, erase, status):
+    app.command()(command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The groups of commands below `drempel`; each command is one thin function."""

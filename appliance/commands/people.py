@@ -1,0 +1,186 @@
+"""`drempel people`, `consent`, `enrol`, `erase`, `badges` and `status`: all through the local API."""
+
+import base64
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from appliance.commands.shared import (
+    AsJson,
+    Config,
+    Who,
+    api_client,
+    badge_number,
+    call_api,
+    show,
+    show_table,
+)
+
+people_app = typer.Typer(help="People: who may have a badge or a template.", no_args_is_help=True)
+consent_app = typer.Typer(help="Consent: without it on record, nobody is enrolled.", no_args_is_help=True)
+badges_app = typer.Typer(help="Badges: equal to the face, and independent of it.", no_args_is_help=True)
+
+
+@people_app.command("add")
+def people_add(
+    name: Annotated[
+        str, typer.Argument(help="As the administrator knows the person; it stays in the admin zone.")
+    ],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a person."""
+    person = call_api(config, "POST", "/people", {"name": name})
+    show(person, f"added {person['name']}: {person['id']}", as_json=as_json)
+
+
+@people_app.command("list")
+def people_list(config: Config = None, as_json: AsJson = False) -> None:
+    """Everyone, and what is held for them."""
+    show_table(call_api(config, "GET", "/people"), as_json=as_json)
+
+
+@people_app.command("erase")
+def people_erase(who: Who, config: Config = None) -> None:
+    """Erase a person: template, badges, consents and name."""
+    call_api(config, "DELETE", f"/people/{_part(who)}")
+    print("erased, in every zone")
+
+
+@consent_app.command("give")
+def consent_give(
+    who: Who,
+    notice: Annotated[str, typer.Option(help="The version of the notice that the person has read.")],
+    act: Annotated[
+        str, typer.Option(help="signed-paper or signed-screen: what the person did.")
+    ] = "signed-paper",
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record that a person consented, by an act of their own."""
+    consent = call_api(
+        config, "POST", f"/people/{_part(who)}/consents", {"notice_version": notice, "act": act}
+    )
+    show(consent, f"on record since {consent['given_at']}: notice {notice}, {act}", as_json=as_json)
+
+
+@consent_app.command("withdraw")
+def consent_withdraw(who: Who, config: Config = None, as_json: AsJson = False) -> None:
+    """Withdraw a consent: the template is erased, the badges go on."""
+    _erasure(call_api(config, "DELETE", f"/people/{_part(who)}/consents"), as_json=as_json)
+
+
+@consent_app.command("list")
+def consent_list(who: Who, config: Config = None, as_json: AsJson = False) -> None:
+    """All consents of a person."""
+    show_table(call_api(config, "GET", f"/people/{_part(who)}/consents"), as_json=as_json)
+
+
+def erase(who: Who, config: Config = None, as_json: AsJson = False) -> None:
+    """Erase a person's template; consent and badges stay."""
+    _erasure(call_api(config, "DELETE", f"/people/{_part(who)}/template"), as_json=as_json)
+
+
+def enrol(
+    who: Who,
+    png: Annotated[Path | None, typer.Option(help="Write the token as a PNG, to print or to send.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the token as an SVG, 50 mm wide.")] = None,
+    seconds: Annotated[int, typer.Option(min=10, max=3600, help="How long the window stays open.")] = 120,
+    config: Config = None,
+) -> None:
+    """Enrol a person: they press the button at the door, and look. The token is given out once."""
+    from appliance import qr  # noqa: PLC0415
+
+    with api_client(config) as api:
+        enrolment = api.call("POST", "/enrolments", {"person": who, "seconds": seconds})
+        print(f"The window is open for {seconds} s: let the person press the button and look into the lens.")
+        last = None
+        try:
+            while enrolment["state"] == "open":
+                time.sleep(0.2)
+                enrolment = api.call("GET", f"/enrolments/{enrolment['id']}")
+                said = (enrolment["remaining"], enrolment["guidance"])
+                if said != last and enrolment["guidance"]:
+                    print(f"  {enrolment['remaining']} to go: {enrolment['guidance'].replace('_', ' ')}")
+                    last = said
+        except KeyboardInterrupt:
+            api.call("DELETE", f"/enrolments/{enrolment['id']}")
+            print("cancelled: nothing was kept")
+            sys.exit(1)
+        if enrolment["state"] == "failed":
+            print(enrolment["problem"], file=sys.stderr)
+            sys.exit(1)
+        token = bytearray(base64.b64decode(api.call("POST", f"/enrolments/{enrolment['id']}/token")["token"]))
+    print("Enrolled. This is the token, this once: it cannot be shown again.")
+    if png:
+        qr.write_png(token, png)
+    if svg:
+        qr.write_svg(token, svg)
+    if not (png or svg):
+        print(qr.for_terminal(token))
+    token[:] = bytes(len(token))
+
+
+@badges_app.command("add")
+def badges_add(
+    who: Who,
+    number: Annotated[str, typer.Argument(help="BITS:HEX as the reader sends it, such as 26:1a2b3c.")],
+    label: Annotated[str, typer.Option(help="To tell badges apart; not the number.")] = "",
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a badge open the door for a person."""
+    bits, value = badge_number(number)
+    body = {"person": who, "bits": bits, "number": f"{value:x}", "label": label}
+    badge = call_api(config, "POST", "/badges", body)
+    show(badge, f"added badge {badge['id']}", as_json=as_json)
+
+
+@badges_app.command("list")
+def badges_list(config: Config = None, as_json: AsJson = False) -> None:
+    """All badges, by their ids; numbers are not kept."""
+    show_table(call_api(config, "GET", "/badges"), as_json=as_json)
+
+
+@badges_app.command("remove")
+def badges_remove(
+    badge: Annotated[str, typer.Argument(help="The badge's id, see `drempel badges list`.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """A badge opens no more."""
+    removal = call_api(config, "DELETE", f"/badges/{_part(badge)}")
+    show(removal, removal["state"], as_json=as_json)
+    sys.exit(0 if removal["state"] == "removed" else 1)
+
+
+def status(config: Config = None, as_json: AsJson = False) -> None:
+    """How the zones are."""
+    found = call_api(config, "GET", "/status")
+    lines = [found["site"]]
+    for zone in ("door", "vault"):
+        state = found[zone]
+        text = (
+            "away"
+            if state is None
+            else ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in state.items())
+        )
+        lines.append(f"  {zone}: {text}")
+    show(found, "\n".join(lines), as_json=as_json)
+    sys.exit(0 if found["door"] and found["vault"] else 1)
+
+
+def _part(text: str) -> str:
+    """A name or an id as a part of a route."""
+    return quote(text, safe="")
+
+
+def _erasure(erasure: dict[str, str], *, as_json: bool) -> None:
+    erased = erasure["state"] == "erased"
+    text = "the template is erased" if erased else "vault is away: the erasure is pending, and will be done"
+    show(erasure, text, as_json=as_json)
+    sys.exit(0 if erased else 1)

@@ -1,0 +1,325 @@
+"""A whole door on a table: four real zones as four processes; only pin, wire and lens are simulated.
+
+A zone that ends is started again after a moment, as systemd would. Pictures are put before the lens by
+swapping the folder that the replay camera opens at a press.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from appliance.errors import DrempelError
+from appliance.link.sockets import Deadline, LinkError, connect
+from appliance.process import Zone
+from appliance.settings import Settings, load
+from appliance.simulation.board import Board
+from appliance.simulation.reader import SimulatedReader
+
+ZONES: tuple[Zone, ...] = ("door", "lens", "vault", "admin")
+RESTART_DELAY = 0.5
+"""Seconds between the end of a zone and its next start, as RestartSec= in a unit."""
+READY_SOCKETS = {"door": "door/admin", "lens": "lens/look", "vault": "vault/admin", "admin": "admin/api"}
+
+
+class SimulationError(DrempelError, RuntimeError):
+    """The simulated door could not be built, or did not do what was asked of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is before the lens from `at` seconds after it opened: a picture, or nobody (`picture` is None).
+
+    `blur` is in pixels (sigma), `scale` the share of the field of view that the picture fills.
+    """
+
+    at: float
+    picture: Path | None
+    blur: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the simulated door is set up.
+
+    Attributes:
+        packs: the folder of installed model packs.
+        recognition: whether faces open from the start; out of the box they do not.
+        unlock_time: seconds.
+    """
+
+    packs: Path
+    recognition: bool = True
+    unlock_time: float = 1.0
+    attempt_time: float = 8.0
+    pack: str = "edge"
+
+
+class SimulatedDoor:
+    """The simulation, as a context manager: started on entry, and all of it stopped on exit."""
+
+    def __init__(self, state: Path, plan: Plan) -> None:
+        """Lay out the folders under `state`, which is kept; nothing runs yet."""
+        self.state = state
+        self.plan = plan
+        # Socket paths are short by law of the kernel (107 bytes): never below a long state path.
+        self._runtime = Path(tempfile.mkdtemp(prefix="drempel-"))
+        self._logs = state / "logs"
+        self._shows = state / "shows"
+        for folder in (self._logs, self._shows):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.config = state / "drempel.toml"
+        self._key = self._reader_key()
+        self.write_settings(plan)
+        self._processes: dict[Zone, subprocess.Popen[bytes]] = {}
+        self._held: set[Zone] = set()
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._keep_up, name="keep zones up", daemon=True)
+        self._show_number = 0
+        self.show([Shown(0.0, None)])
+        self.board = Board(self._runtime / "board", button_pin=self.settings.door.button_pin)
+        self.reader = SimulatedReader(self._key, link=self._runtime / "reader")
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the zones read at their next start."""
+        return load(self.config)
+
+    def __enter__(self) -> Self:
+        """Start the four zones, and wait until each of them serves.
+
+        Raises:
+            SimulationError: one does not; its last words are in the message.
+        """
+        try:
+            for zone in ZONES:
+                self._start(zone)
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop everything."""
+        self.stop()
+
+    def write_settings(self, plan: Plan) -> None:
+        """Write the settings file; zones read it at their next start, see `restart`."""
+        self.plan = plan
+        self.config.write_text(_settings_text(self.state, self._runtime, plan), encoding="utf-8")
+
+    def show(self, shots: Iterable[Shown]) -> None:
+        """Put pictures before the lens, from its next opening on."""
+        self._show_number += 1
+        folder = self._shows / f"{self._show_number:04d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        lines = []
+        for number, shot in enumerate(shots):
+            lines.append(f"[[frame]]\nat = {shot.at:.3f}")
+            if shot.picture is None:
+                lines.append("empty = true")
+            else:
+                name = f"{number:03d}{shot.picture.suffix.lower()}"
+                shutil.copyfile(shot.picture, folder / name)
+                lines.append(f'picture = "{name}"\nscale = {shot.scale:.3f}')
+            lines.append(f"blur = {shot.blur:.3f}")
+        (folder / "scene.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        link = self._shows / "new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.name)
+        # One rename: a camera that opens now sees the old pictures or the new ones, whole.
+        link.rename(self.state / "shows" / "before-the-lens")
+
+    def pid(self, zone: Zone) -> int:
+        """The process id of a zone that runs.
+
+        Raises:
+            SimulationError: it does not run.
+        """
+        with self._lock:
+            process = self._processes.get(zone)
+            if process is None or process.poll() is not None:
+                raise SimulationError(f"{zone} does not run at this moment: wait for it, or see its log")
+            return process.pid
+
+    def kill(self, zone: Zone, number: int = signal.SIGKILL, *, hold: bool = False) -> None:
+        """Send a signal to a zone; with `hold`, it stays down until `revive`."""
+        with self._lock:
+            if hold:
+                self._held.add(zone)
+            os.kill(self.pid(zone), number)
+
+    def revive(self, zone: Zone) -> None:
+        """Let a zone that was held down start again, and wait until it serves."""
+        with self._lock:
+            self._held.discard(zone)
+        self.wait_ready([zone])
+
+    def restart(self) -> None:
+        """Stop all zones as systemd would, and start them with the settings as they are now."""
+        with self._lock:
+            self._held.update(ZONES)
+            for process in self._processes.values():
+                process.terminate()
+            for process in self._processes.values():
+                process.wait(timeout=15)
+            self._held.clear()
+        self.wait_ready()
+
+    def wait_ready(self, zones: Iterable[Zone] = ZONES, seconds: float = 60.0) -> None:
+        """Wait until each zone answers at its socket, and the badge reader is online.
+
+        Raises:
+            SimulationError: one does not in time; its last words are in the message.
+        """
+        deadline = Deadline(seconds)
+        users = {os.geteuid()}
+        for zone in zones:
+            while not self._answers(zone, users):
+                if deadline.passed or self._broken(zone):
+                    raise SimulationError(f"{zone} does not start: {self.last_words(zone)}")
+                time.sleep(0.05)
+            if zone == "door":
+                self.reader.wait_online(timeout=max(1.0, deadline.remaining))
+                self.board.wait_for(self.settings.door.lamp_ready_pin, 1, max(1.0, deadline.remaining))
+
+    def last_words(self, zone: Zone) -> str:
+        """The last line of a zone's log, or where it would be."""
+        log = self._logs / f"{zone}.log"
+        with contextlib.suppress(OSError):
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            if lines:
+                return lines[-1]
+        return f"{log} is empty"
+
+    def stop(self) -> None:
+        """Stop the zones, admin first and door last, and the simulated wall."""
+        self._stopping.set()
+        with self._lock:
+            for zone in reversed(ZONES):
+                process = self._processes.get(zone)
+                if process is None:
+                    continue
+                process.terminate()
+                try:
+                    process.wait(timeout=10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.reader.stop()
+        self.board.close()
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def _start(self, zone: Zone) -> None:
+        command = [sys.executable, "-m", "appliance.simulation.zone", zone, "--config", str(self.config)]
+        if zone == "door":
+            command += ["--board", str(self._runtime / "board")]
+        with (self._logs / f"{zone}.log").open("ab") as log:
+            self._processes[zone] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _keep_up(self) -> None:
+        ended: dict[Zone, float] = {}
+        while not self._stopping.wait(0.05):
+            with self._lock:
+                for zone, process in list(self._processes.items()):
+                    if process.poll() is None or self._stopping.is_set():
+                        continue
+                    since = ended.setdefault(zone, time.monotonic())
+                    if zone not in self._held and time.monotonic() - since >= RESTART_DELAY:
+                        del ended[zone]
+                        self._start(zone)
+
+    def _broken(self, zone: Zone) -> bool:
+        """Whether a zone refuses to start: a wrong configuration does not mend itself."""
+        with self._lock:
+            process = self._processes.get(zone)
+            return process is not None and process.poll() == 2
+
+    def _answers(self, zone: Zone, users: set[int]) -> bool:
+        with self._lock:
+            process = self._processes.get(zone)
+            if process is None or process.poll() is not None:
+                return False
+        try:
+            connect(self.settings.socket(READY_SOCKETS[zone]), users, Deadline(1.0)).close()
+        except LinkError:
+            return False
+        return True
+
+    def _reader_key(self) -> bytes:
+        path = self.state / "reader.scbk"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(16), encoding="ascii")
+        return bytes.fromhex(path.read_text(encoding="ascii"))
+
+
+@contextlib.contextmanager
+def temporary_state() -> Iterator[Path]:
+    """A state folder that is removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="drempel-state-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings_text(state: Path, runtime: Path, plan: Plan) -> str:
+    named = plan.recognition
+    return f"""# The settings of a simulated door. All zones run as the user who started it.
+[site]
+name = "Simulated door"
+language = "en"
+
+[paths]
+state = "{state}"
+runtime = "{runtime}"
+packs = "{plan.packs}"
+
+[users]
+door = ""
+lens = ""
+vault = ""
+admin = ""
+administrators = [""]
+
+[door]
+unlock_time = {plan.unlock_time}
+
+[[badge_readers]]
+kind = "osdp"
+name = "outside"
+device = "{runtime / "reader"}"
+key_file = "{state / "reader.scbk"}"
+baud = 115200
+
+[camera]
+source = "replay"
+replay = "{state / "shows" / "before-the-lens"}"
+
+[recognition]
+enabled = {str(named).lower()}
+controller = "{"The person who runs this simulation" if named else ""}"
+dpia = "{"none: a simulation with public pictures" if named else ""}"
+legal_ground = "{"consent" if named else ""}"
+pack = "{plan.pack}"
+acknowledge = ["{plan.pack}"]
+attempt_time = {plan.attempt_time}
+"""

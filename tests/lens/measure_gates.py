@@ -1,0 +1,39 @@
+"""How many photographs of a folder pass the quality gates: `measure_gates.py PACKS FOLDER [STEP]`.
+
+PACKS holds the installed pack `edge`; each STEP-th .jpg below FOLDER is fitted into 640 x 480. No test:
+run by hand where the thresholds of `appliance/lens/quality.py` are weighed.
+"""
+
+import collections
+import sys
+from pathlib import Path
+
+import cv2
+
+from appliance.lens.alignment import align
+from appliance.lens.camera.replay import fit
+from appliance.lens.models import load_pack
+from appliance.lens.quality import Verdict, judge_chip, judge_faces
+
+
+def main(packs: Path, folder: Path, step: int) -> None:
+    pack = load_pack(packs, "edge", acknowledged=["edge"], detector_size=None)
+    verdicts: collections.Counter[Verdict] = collections.Counter()
+    for path in sorted(folder.rglob("*.jpg"))[::step]:
+        picture = cv2.imread(str(path))
+        if picture is None:
+            continue
+        frame = fit(picture, 640, 480)
+        faces = pack.detector.detect(frame)
+        verdict = judge_faces(faces, frame, face_min_px=60)
+        if verdict is Verdict.GOOD:
+            verdict, _ = judge_chip(align(frame, faces[0].landmarks, pack.embedder.layout))
+        verdicts[verdict] += 1
+    alone = verdicts.total() - verdicts[Verdict.SEVERAL_FACES]
+    for verdict, count in verdicts.most_common():
+        print(f"{verdict.name:14} {count}")
+    print(f"{verdicts[Verdict.GOOD] / alone:.1%} of {alone} with one person pass")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1)
