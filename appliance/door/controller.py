@@ -41,6 +41,8 @@ class Outcome(enum.Enum):
 
     MATCH = "match"
     NO_MATCH = "no match"
+    CAPTURED = "captured"
+    """It was in an enrolment window, as guidance said."""
     OVERTAKEN = "overtaken"
     """A badge opened meanwhile."""
     UNAVAILABLE = "unavailable"
@@ -187,11 +189,16 @@ class Controller:
             return
         if matched:
             self._unlock(Reason.FACE)
+            return
+        captured = self.guidance in {Guidance.CAPTURED, Guidance.DONE}
+        self._end_attempt()
+        self._mode = DoorMode.LOCKED
+        if captured:
+            # A press in an enrolment window opens nothing, and is no refusal either.
+            self._show()
         else:
-            self._end_attempt()
-            self._mode = DoorMode.LOCKED
             self._refuse()
-            self._record.write(Event.ATTEMPT_ENDED, outcome=Outcome.NO_MATCH)
+        self._record.write(Event.ATTEMPT_ENDED, outcome=Outcome.CAPTURED if captured else Outcome.NO_MATCH)
 
     def _unlock(self, reason: Reason) -> None:
         """Unlock; the relay first, all else after it."""

@@ -7,8 +7,9 @@ embedded, and no code is read any more.
 What is overwritten with zeros, as soon as it has served and at the latest in `end`: each frame (the
 camera's buffer), boxes and landmarks, each aligned chip, each embedding after it was sent. What is not
 ours and may linger until its memory is used again: OpenCV's scratch buffers inside resize and warp,
-onnxruntime's arena (inputs and activations of the last inference), zxing-cpp's binarised copy and its
-`bytes`, the kernel's V4L2 or libcamera buffers, and the socket's own queue until vault has read it.
+onnxruntime's arena (inputs and activations of the last inference), the embedder's raw answer before it is
+normalised, zxing-cpp's binarised copy and its `bytes`, the kernel's V4L2 or libcamera buffers, and the
+socket's own queue until vault has read it.
 """
 
 import enum

@@ -1,4 +1,21 @@
-"""Step 2: where the faces are, through insightface's SCRFD."""
+"""Step 2: where the faces are, through insightface's SCRFD.
+
+The manifests' input of 192x160 with a least score of 0.4 is the smallest that loses nothing. Failure to
+acquire the subject, on 700 photographs of Labeled Faces in the Wild laid into frames of 640x480 so that
+the median face is 99 or 69 pixels wide, on the 700 photographs as they are, and on 64 colour portraits
+(any face); at a least score of 0.5, in brackets at 0.35:
+
+| input   | 99 px       | 69 px         | as they are | portraits | error of landmarks, 99 px / 69 px |
+| 128x96  | 0.14 % (0)  | 37.7 % (14.6) | 0.14 % (0)  | 0         | 0.105 / 0.403 |
+| 160x128 | 0           | 6.4 % (0.3)   | 0           | 0         | 0.075 / 0.153 |
+| 192x160 | 0           | 0.14 % (0)    | 0           | 0         | 0.065 / 0.092 |
+| 256x192 | 0           | 0             | 0           | 0         | 0.064 / 0.068 |
+| 320x256 | 0           | 0             | 0           | 0         | 0.056 / 0.061 |
+
+The error is the mean distance from what the same detector finds at 640x480, in distances between the
+eyes. At 0.4 and 192x160 none of them is missed, and FNMR at a fixed FMR is that of 320x256 within the
+few photographs by which such figures move.
+"""
 
 from dataclasses import dataclass
 from typing import Any

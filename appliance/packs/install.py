@@ -150,7 +150,7 @@ def _converted(conversion: str, original: bytes) -> tuple[bytes, str]:
 
 
 def _insightface_manifest(manifest: Manifest, files: dict[str, bytes]) -> bytes:
-    """Insightface's package manifest, version 2: its FaceAnalysis then checks hashes and preprocesses rightly."""
+    """Insightface's package manifest, version 2: its FaceAnalysis then checks hashes and preprocesses so."""
     detector, embedder = manifest.detector, manifest.embedder
     document = {
         "manifest_version": 2,

@@ -237,9 +237,25 @@ class Story:
         return next((change for change in self._door.board.history(relay, since=acted) if change.state), None)
 
     def _wait_idle(self) -> None:
-        """Until the door is locked and waits for the next person."""
+        """Until the door is locked and waits for the next person.
+
+        Raises:
+            SimulationError: it does not come to rest.
+        """
         door = self._door.settings.door
-        self._door.board.wait_for(door.lamp_ready_pin, 1, 20)
+        board = self._door.board
+
+        def at_rest() -> bool:
+            # The relay moves before the lamps do: at rest is what both say, and say again.
+            return board.state(door.lamp_ready_pin) == 1 and board.state(door.relay_pin) == 0
+
+        def at_rest_for_a_moment() -> bool:
+            if not at_rest():
+                return False
+            time.sleep(0.05)
+            return at_rest()
+
+        _until(at_rest_for_a_moment, "the door does not come to rest")
 
     def _tell(self, who: str, what: str) -> None:
         moment = Moment(round(time.monotonic() - self._began, 3), who, what)

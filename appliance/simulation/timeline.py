@@ -28,7 +28,7 @@ def show_moment(moment: Moment) -> None:
     style = (
         "bold green" if moment.what.startswith("open") else "bold red" if "BUT SHOULD" in moment.what else ""
     )
-    _console.print(f"{moment.at:8.2f} s  {moment.who:<14} {moment.what}", style=style)
+    _console.print(f"{moment.at:8.2f} s  {moment.who:<14} {moment.what}", style=style, soft_wrap=True)
 
 
 def show_scenes(story: Story) -> None:
@@ -72,6 +72,14 @@ def draw(story: Story) -> str:
     scale = (WIDTH - LEFT - 20) / end
     height = LANE * len(pins) + 40
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="relay and lamps over time">']
+    floor = LANE * len(pins) + 10
+    step = 5 if end <= 90 else 10
+    for second in range(0, int(end) + 1, step):
+        x = LEFT + second * scale
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{floor}" class="grid"/>'
+            f'<text x="{x:.1f}" y="{floor + 16}" class="tick">{second} s</text>'
+        )
     for lane, (name, history) in enumerate(pins):
         top = lane * LANE + 6
         parts.append(
@@ -84,14 +92,6 @@ def draw(story: Story) -> str:
                 f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="22" fill="{COLOURS[name]}">'
                 f"<title>{escape(name)}: {begin:.2f} to {finish:.2f} s</title></rect>"
             )
-    floor = LANE * len(pins) + 10
-    step = 5 if end <= 90 else 10
-    for second in range(0, int(end) + 1, step):
-        x = LEFT + second * scale
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{floor}" class="grid"/>'
-            f'<text x="{x:.1f}" y="{floor + 16}" class="tick">{second} s</text>'
-        )
     parts.append("</svg>")
     return "\n".join(parts)
 
@@ -135,7 +135,8 @@ text {{ font: 13px system-ui, sans-serif; fill: #333; }}
 <h1>A day at the door</h1>
 <p>Four real processes, real models and real pictures; only pin, wire and lens are simulated.
 The picture shows the recorded states of the relay and the lamps: where the relay is high, the door is
-unlocked.</p>
+unlocked. A time runs from the press or the badge to the relay; with a face, the person first shows the token for
+about a second.</p>
 {picture}
 <h2>Scenes</h2>
 <table><tr><th>scene</th><th>expected</th><th>seen</th><th>ms to relay</th><th></th></tr>

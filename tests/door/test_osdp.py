@@ -1,8 +1,10 @@
 import asyncio
 import os
 import secrets
+import select
 import threading
 import time
+import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,76 @@ class Doorway:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+
+class Bus:
+    """Two readers on one line: every byte of the door reaches both, as on RS-485."""
+
+    def __init__(self, key: bytes, addresses: tuple[int, int]) -> None:
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.device = Path(os.ttyname(self._slave))
+        self._taps = [Tap(self._master) for _ in addresses]
+        self._using = threading.Lock()
+        self._readers = [
+            osdp.PeripheralDevice(
+                osdp.PDInfo(address, tap, scbk=key, flags=[osdp.LibFlag.EnforceSecure]),
+                osdp.PDCapabilities([]),
+                log_level=osdp.LogLevel.Critical,
+            )
+            for address, tap in zip(addresses, self._taps, strict=True)
+        ]
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def present(self, reader: int, data: bytes) -> None:
+        event = {"event": osdp.Event.CardRead, "reader_no": 0, "direction": 0, "data": data}
+        with self._using:
+            assert self._readers[reader].ctx.submit_event(
+                {**event, "format": osdp.CardFormat.Wiegand, "length": 8 * len(data)}
+            )
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+        for reader in self._readers:
+            reader.ctx = None
+        os.close(self._slave)
+        os.close(self._master)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            select.select([self._master], [], [], 0.01)
+            try:
+                data = os.read(self._master, 512)
+            except BlockingIOError:
+                data = b""
+            with self._using:
+                for reader, tap in zip(self._readers, self._taps, strict=True):
+                    tap.waiting += data
+                    reader.ctx.refresh()
+
+
+class Tap(osdp.Channel):  # type: ignore[misc]  # osdp ships no types
+    """One reader's place on the bus."""
+
+    def __init__(self, master: int) -> None:
+        super().__init__()
+        self.waiting = bytearray()
+        self._master = master
+
+    def read(self, max_bytes: int) -> bytes:
+        data = bytes(self.waiting[:max_bytes])
+        del self.waiting[:max_bytes]
+        return data
+
+    def write(self, buf: bytes) -> int:
+        return os.write(self._master, buf)
+
+    def flush(self) -> None:
+        self.waiting.clear()
 
 
 def until(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
@@ -204,6 +276,26 @@ def test_a_card_that_the_door_could_not_take_in_time_is_let_go(
         assert until(lambda: doorway.cards == [(26, 81)])
     finally:
         wall.stop()
+
+
+def test_two_readers_on_one_line_are_both_heard(settings: ReaderSettings, key: bytes) -> None:
+    bus = Bus(key, (1, 2))
+    places = {"outside": 1, "inside": 2}
+    doorway = Doorway(
+        [
+            settings.model_copy(update={"name": name, "address": address, "device": bus.device})
+            for name, address in places.items()
+        ]
+    )
+    try:
+        assert until(lambda: all(reader.up for reader in doorway.readers))
+        bus.present(0, b"\x01\x02\x03")
+        bus.present(1, b"\x0a\x0b\x0c\x0d")
+        assert until(lambda: len(doorway.cards) == 2)
+        assert set(doorway.cards) == {(24, 0x010203), (32, 0x0A0B0C0D)}
+    finally:
+        doorway.close()
+        bus.close()
 
 
 def test_two_speeds_on_one_device_are_refused(settings: ReaderSettings) -> None:

@@ -46,7 +46,8 @@ def test_it_is_the_least_squares_estimate_that_scikit_image_finds() -> None:
     for _ in range(50):
         landmarks = np.array(ARCFACE_CHIP.points) * rng.uniform(0.5, 4) + rng.normal(0, 6, (5, 2))
         expected = _estimated(landmarks)
-        np.testing.assert_allclose(similarity(landmarks, ARCFACE_CHIP), expected, atol=1e-6)
+        # Their template is float32: a few millionths of a pixel.
+        np.testing.assert_allclose(similarity(landmarks, ARCFACE_CHIP), expected, atol=1e-4)
 
 
 def _estimated(landmarks: Points) -> Points:

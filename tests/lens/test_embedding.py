@@ -58,7 +58,14 @@ def test_an_answer_without_direction_is_refused(answer: list[float]) -> None:
 
 @pytest.mark.parametrize(
     "picture",
-    [chip(111), chip(150), chip()[..., 0], chip().astype(np.float32), np.zeros((1, 112, 112, 3), np.uint8), None],
+    [
+        chip(111),
+        chip(150),
+        chip()[..., 0],
+        chip().astype(np.float32),
+        np.zeros((1, 112, 112, 3), np.uint8),
+        None,
+    ],
 )
 def test_a_chip_of_another_type_or_shape_is_refused(picture: Any) -> None:
     with pytest.raises(BadChip, match="a chip must be"):

@@ -15,7 +15,7 @@ from appliance.lens import models
 from appliance.lens.alignment import align
 from appliance.lens.models import BadDetectorSize, LoadedPack, PackNotInstalled, load_pack
 from appliance.packs.manifest import PackNotAcknowledged, UnknownPack
-from appliance.packs.verify import PackDamaged, verify_pack
+from appliance.packs.verify import PackDamaged, read_verified, verify_pack
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_files_exchanged_after_the_check_change_nothing(
     """The worst moment: just after the pack was verified, and before anything is opened."""
     folder = tmp_path / "edge"
     shutil.copytree(test_models / "edge", folder)
-    verified = models.read_verified
+    verified = read_verified
 
     def verify_then_exchange(*arguments: Any) -> Any:
         result = verified(*arguments)

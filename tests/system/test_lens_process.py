@@ -233,7 +233,7 @@ def test_an_enrolment_hints_come_closer_and_spaces_its_captures(
         say(vault, Embed(3, 1))
         first = hear(vault)
         assert isinstance(first, Hint)
-        times = []
+        times: list[float] = []
         while len(times) < 3:
             if isinstance(hear(vault), Probe):
                 times.append(time.monotonic())
