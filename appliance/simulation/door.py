@@ -54,15 +54,17 @@ class Plan:
     """How the simulated door is set up.
 
     Attributes:
-        packs: the folder of installed model packs.
+        packs: the folder of the installed model packs.
         recognition: whether faces open from the start; out of the box they do not.
-        unlock_time: seconds.
+        unlock_time, attempt_time, answer_time: seconds, as in the settings.
+        pack: the model pack, acknowledged.
     """
 
     packs: Path
     recognition: bool = True
     unlock_time: float = 1.0
     attempt_time: float = 8.0
+    answer_time: float = 3.0
     pack: str = "edge"
 
 
@@ -322,4 +324,5 @@ legal_ground = "{"consent" if named else ""}"
 pack = "{plan.pack}"
 acknowledge = ["{plan.pack}"]
 attempt_time = {plan.attempt_time}
+answer_time = {plan.answer_time}
 """

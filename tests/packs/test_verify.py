@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.packs import verify as verifying
 from appliance.packs.verify import PackDamaged, read_verified, sums_text, verify_pack
 
 FILES = {
@@ -124,3 +125,21 @@ def test_a_list_in_another_order_or_form_is_refused(pack: Path) -> None:
         (pack / "SHA256SUMS").write_bytes(text.encode())
         with pytest.raises(PackDamaged, match="SHA256SUMS"):
             verify_pack(pack)
+
+
+def test_a_link_put_in_place_during_the_check_is_not_followed(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_files = verifying._files
+
+    def list_then_exchange(folder: Path) -> set[str]:
+        found = list_files(folder)
+        outside = tmp_path / "outside.onnx"
+        outside.write_bytes(FILES["detector.onnx"])
+        (folder / "detector.onnx").unlink()
+        (folder / "detector.onnx").symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(verifying, "_files", list_then_exchange)
+    with pytest.raises(PackDamaged, match=r"detector\.onnx"):
+        verify_pack(pack)
