@@ -123,8 +123,9 @@ class Journal:
                 raise TypeError(f"the journal takes numbers and enumerations, no {type(value).__name__}")
         with self._lock:
             line = _line(self.head, event.value, entry)
-            size = os.fstat(self._file).st_size
+            size = None
             try:
+                size = os.fstat(self._file).st_size
                 written = os.write(self._file, line)
                 if written != len(line):
                     raise OSError(28, "the disk is full")
@@ -132,7 +133,8 @@ class Journal:
                     os.fdatasync(self._file)
             except OSError as error:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._file, size)
+                    if size is not None:
+                        os.ftruncate(self._file, size)
                 raise JournalError(f"the journal cannot be written: {error.strerror or error}") from error
             self.head = Head(self.head.lines + 1, hashlib.sha256(line).hexdigest())
 
@@ -151,11 +153,15 @@ class Journal:
                 self._file = -1
 
     def _remove_torn_line(self) -> int:
-        size = os.fstat(self._file).st_size
-        tail = os.pread(self._file, MAX_LINE, max(0, size - MAX_LINE))
-        torn = len(tail) - (tail.rfind(b"\n") + 1)
-        if torn:
-            os.ftruncate(self._file, size - torn)
+        torn = 0
+        # More than once where a power cut left a long tail of zeros.
+        while size := os.fstat(self._file).st_size:
+            tail = os.pread(self._file, MAX_LINE, max(0, size - MAX_LINE))
+            part = len(tail) - (tail.rfind(b"\n") + 1)
+            if not part:
+                break
+            os.ftruncate(self._file, size - part)
+            torn += part
         return torn
 
     def _find_head(self) -> Head:
@@ -166,12 +172,14 @@ class Journal:
         last = tail[tail.rfind(b"\n", 0, len(tail) - 1) + 1 :]
         try:
             number = json.loads(last)["n"]
+            if not isinstance(number, int):
+                raise TypeError
         except (ValueError, KeyError, TypeError) as error:
             raise JournalBroken(
                 "the last line of the journal is no journal line: keep the file for inquiry, "
                 "move it away, and start again"
             ) from error
-        return Head(int(number), hashlib.sha256(last).hexdigest())
+        return Head(number, hashlib.sha256(last).hexdigest())
 
 
 def verify(path: Path) -> Head:

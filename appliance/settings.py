@@ -249,6 +249,10 @@ def load(path: Path | None = None) -> Settings:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+    for key in values:
+        # pydantic-settings would take these for switches of its own (`_cli_parse_args`, `_env_file`).
+        if key.startswith("_"):
+            raise ConfigurationError(f"{path}: {key} is not a setting; remove it")
     try:
         return Settings(**values)
     except ValidationError as error:

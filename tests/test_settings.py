@@ -77,7 +77,9 @@ def test_the_shipped_file_explains_every_setting_in_its_own_table() -> None:
     assert explained == expected
 
 
-def test_the_commented_settings_of_the_shipped_file_are_valid_when_they_are_switched_on(written: Path) -> None:
+def test_the_commented_settings_of_the_shipped_file_are_valid_when_they_are_switched_on(
+    written: Path,
+) -> None:
     text = SHIPPED.read_text(encoding="utf-8")
     switched_on = re.sub(r"^# (\[\[|\w+ = )", r"\1", text, flags=re.MULTILINE)
     written.write_text(switched_on, encoding="utf-8")
@@ -170,12 +172,18 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_to_write(
             "recognition",
             'fill in dpia = "...", legal_ground = "...", or write enabled = false',
         ),
-        (LAWFUL, "the file as a whole", "add a [[badge_readers]] table, or write [recognition] enabled = false"),
+        (
+            LAWFUL,
+            "the file as a whole",
+            "add a [[badge_readers]] table, or write [recognition] enabled = false",
+        ),
         (READER + READER.replace("outside", "inside"), "the file as a whole", "give each its own address"),
         (READER + READER.replace("USB0", "USB1"), "the file as a whole", "share a name: give each its own"),
     ],
 )
-def test_a_contradiction_is_refused_with_the_ways_out(written: Path, text: str, key: str, advice: str) -> None:
+def test_a_contradiction_is_refused_with_the_ways_out(
+    written: Path, text: str, key: str, advice: str
+) -> None:
     message = refusal(written, text)
     assert f"{written}: {key}: " in message
     assert advice in message
@@ -253,7 +261,9 @@ def test_settings_do_not_change_while_a_zone_runs() -> None:
         settings.door.unlock_time = 60.0  # type: ignore[misc]
 
 
-_words = st.sampled_from([key for keys in keys_of(Settings).values() for key in keys]) | st.text("ab_-", max_size=4)
+_words = st.sampled_from([key for keys in keys_of(Settings).values() for key in keys]) | st.text(
+    "ab_-", max_size=4
+)
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_words, inner, max_size=4),

@@ -29,6 +29,7 @@ def default_packs() -> Path:
 
 
 def progress(text: str) -> None:
+    """Say on standard error what is being done."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -461,7 +461,7 @@ def parse_header(header: bytes | bytearray, expected: Collection[type[Message]])
     """
     kind_byte, length = _HEADER.unpack(header)
     for kind in expected:
-        if kind.TYPE == kind_byte:
+        if kind_byte == kind.TYPE:
             if length not in kind.lengths():
                 raise Malformed(f"a {kind.__name__} of impossible length")
             return kind, length

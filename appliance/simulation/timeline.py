@@ -135,8 +135,8 @@ text {{ font: 13px system-ui, sans-serif; fill: #333; }}
 <h1>A day at the door</h1>
 <p>Four real processes, real models and real pictures; only pin, wire and lens are simulated.
 The picture shows the recorded states of the relay and the lamps: where the relay is high, the door is
-unlocked. A time runs from the press or the badge to the relay; with a face, the person first shows the token for
-about a second.</p>
+unlocked. A time runs from the press or the badge to the relay; with a face, the person first shows the
+token for about a second.</p>
 {picture}
 <h2>Scenes</h2>
 <table><tr><th>scene</th><th>expected</th><th>seen</th><th>ms to relay</th><th></th></tr>

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted import open_paths
 
 from appliance.lens.camera import Camera, CameraAbsent, CameraBroke, open_camera
 from appliance.lens.camera.interface import STALL
 from appliance.settings import Camera as CameraSettings
+from tests.lens.scripted import open_paths
 
 
 class FakeJob:

@@ -5,13 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from scripted import open_paths, textured
 
 from appliance.errors import ConfigurationError
 from appliance.lens.camera import CameraAbsent, CameraBroke, Frame, open_camera
 from appliance.lens.camera.replay import SURROUND, WALL, ReplayCamera
 from appliance.lens.camera.scene import SceneInvalid
 from appliance.settings import Camera as CameraSettings
+from tests.lens.scripted import open_paths, textured
 
 
 class Clock:

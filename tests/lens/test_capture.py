@@ -4,14 +4,14 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from scripted import ScriptedFace, ScriptedRecogniser, textured
-from test_code import held_up
 
 from appliance.lens.alignment import BadLandmarks
 from appliance.lens.camera import Frame
 from appliance.lens.capture import CHOICE_TIME, ENROLMENT_SPACING, MAX_CODES, Capture, State
 from appliance.lens.embedding import BadEmbedding
 from appliance.link.messages import CodeRead, Guidance, Hint, Message, Probe
+from tests.lens.scripted import ScriptedFace, ScriptedRecogniser, textured
+from tests.lens.test_code import held_up
 
 FRAME_TIME = 0.05
 

@@ -3,7 +3,6 @@ import math
 import cv2
 import numpy as np
 import pytest
-from scripted import FRONTAL, ScriptedFace, textured
 
 from appliance.lens.alignment import align
 from appliance.lens.camera.replay import fit
@@ -21,6 +20,7 @@ from appliance.lens.quality import (
     yaw,
 )
 from appliance.link.messages import Guidance
+from tests.lens.scripted import FRONTAL, ScriptedFace, textured
 
 FRAME = textured()
 

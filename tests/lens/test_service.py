@@ -9,16 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted import (
-    ScriptedCamera,
-    ScriptedFace,
-    ScriptedRecogniser,
-    Vault,
-    open_paths,
-    serving,
-    textured,
-)
-from test_code import held_up
 
 from appliance import journal
 from appliance.lens.camera import CameraAbsent, CameraBroke, Frame
@@ -35,6 +25,16 @@ from appliance.link.messages import (
     Look,
     Probe,
 )
+from tests.lens.scripted import (
+    ScriptedCamera,
+    ScriptedFace,
+    ScriptedRecogniser,
+    Vault,
+    open_paths,
+    serving,
+    textured,
+)
+from tests.lens.test_code import held_up
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ class House:
         return self.door.reader.present(*BADGE)
 
     def show(self, picture: Path | None, *, token: bytes | None = None) -> None:
-        """Put a token (the enrolled person's, unless another is given) before the lens, and then a picture."""
+        """Put a token (else the enrolled person's) before the lens, and then a picture."""
         code = self.door.state / "shown.png"
         write_png(self.token if token is None else token, code)
         shots = [Shown(0.0, code, scale=0.6), Shown(0.5, picture)]

@@ -1,11 +1,13 @@
 """Every byte that vault sends to door, over fifty attempts of every kind."""
 
+import json
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,10 @@ class Attempts:
         )
         self.guidance.setdefault(kind, []).extend(bytes(heard) for heard in self._guidance.heard[before[1] :])
         self.opened[kind] += len(house.opened(since))
+
+    def press_again(self) -> None:
+        self.house.wait_attempt()
+        self.house.press()
 
     def kill_midway(self) -> None:
         self.house.wait_attempt()
@@ -108,7 +114,7 @@ def test_in_fifty_attempts_vault_says_one_byte_or_nothing(house: House) -> None:
             house.show(right, token=other_token(house, kind))
             attempts.make(kind, nothing)
         house.show(right)
-        attempts.make("second press", lambda: (house.wait_attempt(), house.press(), None)[-1])
+        attempts.make("second press", attempts.press_again)
         attempts.make("killed midway", attempts.kill_midway)
         attempts.come_back()
         house.show(right)
@@ -170,17 +176,15 @@ def test_no_face_is_embedded_for_a_claim_that_does_not_open(house: House) -> Non
         house.show(house.portraits["obama2.jpg"], token=other_token(house, kind))
         house.press()
         house.wait_locked()
-        counts = eventually(lambda before=looks: embeddings()[before:])
-        assert counts == [0], kind
+        eventually(lambda: len(embeddings()) > looks)  # noqa: B023 - called at once
+        assert embeddings()[looks:] == [0], kind
     looks = len(embeddings())
     house.show(house.portraits["obama2.jpg"])
     house.press()
     house.wait_locked()
-    (count,) = eventually(lambda: embeddings()[looks:])
-    assert count >= 1, "the counter counts"
+    eventually(lambda: len(embeddings()) > looks)
+    assert embeddings()[looks] >= 1, "the counter counts"
 
 
-def lines(path: Path) -> list[dict[str, object]]:
-    import json  # noqa: PLC0415
-
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
