@@ -134,7 +134,10 @@ def connect(path: Path, expected: Collection[int], deadline: Deadline) -> socket
         LinkError: nobody listens there.
         Late: the deadline passed.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise LinkError(f"no socket for {path.name}: {error.strerror or error}; restart this zone") from error
     try:
         connection.settimeout(_left(deadline))
         connection.connect(str(path))
