@@ -40,8 +40,9 @@ async def listening_at(path: Path, behaviour: Behaviour) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        server.close()
+        # A connection that is being accepted must be, or asyncio leaves it open.
         await asyncio.sleep(0.02)
+        server.close()
         for task in served:
             task.cancel()
         await asyncio.gather(*served, return_exceptions=True)
