@@ -6,8 +6,10 @@ what the others use.
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -20,6 +22,7 @@ from appliance.commands.people import badges_app, consent_app, enrol, erase, peo
 from appliance.commands.shared import AsJson, Config, Packs, default_packs, ensure_pack, progress, show_table
 from appliance.commands.simulate import simulate_app
 from appliance.errors import ConfigurationError, DrempelError
+from appliance.process import ZONES
 from appliance.settings import load
 
 app = typer.Typer(
@@ -30,6 +33,21 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 journal_app = typer.Typer(help="The zones' tamper-evident journals.", no_args_is_help=True)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    if wanted:
+        print(importlib.metadata.version("drempel"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -63,16 +81,18 @@ def demo(
     from appliance.simulation.door import SimulatedDoor, temporary_state  # noqa: PLC0415
     from appliance.simulation.timeline import show_moment, show_scenes, write_page  # noqa: PLC0415
 
-    folder = packs or default_packs()
-    ensure_pack("edge", folder)
-    if pictures is None:
-        shown = portraits(progress)
-    else:
+    folder = packs.absolute() if packs else default_packs()
+    if pictures is not None:
         shown = {name: pictures / name for name in story_of.PICTURES}
         for path in shown.values():
             if not path.is_file():
                 raise ConfigurationError(f"{path} is missing: --pictures needs {', '.join(shown)}")
+    ensure_pack("edge", folder)
+    if pictures is None:
+        shown = portraits(progress)
     page = html or _demo_page()
+    # An end from outside is an end in order: zones stopped, folders removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with temporary_state() as state, SimulatedDoor(state, story_of.plan(folder)) as door:
         story = story_of.Story(door, shown, (lambda _: None) if as_json else show_moment)
         ok = story.run()
@@ -101,6 +121,10 @@ def run(
 ) -> None:
     """Run the four zones in the foreground; on a device systemd does."""
     if not simulate:
+        if state or badge_only or packs:
+            raise ConfigurationError(
+                "--state, --badge-only and --packs are for --simulate: add it, or drop them"
+            )
         from appliance.foreground import run_zones  # noqa: PLC0415
 
         sys.exit(run_zones(load(config), config))
@@ -108,7 +132,9 @@ def run(
     from appliance.simulation.control import Control  # noqa: PLC0415
     from appliance.simulation.door import Plan, SimulatedDoor, temporary_state  # noqa: PLC0415
 
-    folder = packs or default_packs()
+    if config:
+        raise ConfigurationError("--simulate makes its own settings: drop --config, or drop --simulate")
+    folder = packs.absolute() if packs else default_packs()
     if not badge_only:
         ensure_pack("edge", folder)
     stop: threading.Event = stop_event()
@@ -169,18 +195,23 @@ def _demo_page() -> Path:
 
 @journal_app.command("verify")
 def journal_verify(config: Config = None, as_json: AsJson = False) -> None:
-    """Read every zone's journal, and find any altered, removed or re-ordered line."""
+    """Check every zone's journal, as root: each line must follow from the line before.
+
+    A chain that was rewritten whole, or cut at its end, is found by comparing the head with one noted before.
+    """
     from appliance.journal import JournalBroken, JournalError, verify  # noqa: PLC0415
 
     settings = load(config)
     rows: list[dict[str, Any]] = []
-    for zone in ("door", "lens", "vault", "admin"):
+    for zone in ZONES:
         path = settings.paths.state / zone / "journal.jsonl"
+        row: dict[str, Any] = {"zone": zone, "ok": False, "lines": None, "head": None, "problem": None}
+        rows.append(row)
         try:
             head = verify(path)
-            rows.append({"zone": zone, "ok": True, "lines": head.lines, "head": head.digest})
+            row.update(ok=True, lines=head.lines, head=head.digest)
         except (JournalBroken, JournalError) as problem:
-            rows.append({"zone": zone, "ok": False, "lines": None, "head": str(problem)})
+            row["problem"] = str(problem)
     show_table(rows, as_json=as_json)
     sys.exit(0 if all(row["ok"] for row in rows) else 1)
 

@@ -1,9 +1,13 @@
-"""The journal: what a zone did, in an order that nobody can change unseen.
+"""The journal: what a zone did, line by line, each bound to the one before it.
 
 One file per zone, one line of JSON per event. Each line carries the SHA-256 of the line before it, so
-that an altered, removed or re-ordered line is found by `verify`; a cut tail is found by whoever noted
-the head before. A zone's events are a closed enumeration, and their details are numbers and closed
-words: a name, a secret, a template or a picture has no way in.
+that `verify` finds a line that was altered, removed or re-ordered while lines after it were kept. There is
+no key in it: to alter the last line, to cut the tail or to write the whole chain anew takes no more than
+write access, and nobody finds it who did not note a head (`Head`) elsewhere before. With one, `verify`
+finds whatever was done to the lines up to it.
+
+A zone's events are a closed enumeration, and their details are numbers and closed words: a name, a secret,
+a template or a picture has no way in. What strangers can bring about is written once a minute at most.
 """
 
 import contextlib
@@ -24,6 +28,8 @@ GENESIS = "0" * 64
 """What the first line names as the hash before it."""
 MAX_LINE = 1024
 """Bytes; a longer line is none of ours."""
+STRANGERS_TIME = 60.0
+"""Seconds between two lines of one event that strangers can bring about, see `Tally`."""
 
 
 class JournalError(DrempelError, OSError):
@@ -31,7 +37,7 @@ class JournalError(DrempelError, OSError):
 
 
 class JournalBroken(DrempelError, ValueError):
-    """A line does not follow from the one before it."""
+    """A line does not follow from the one before it, or a head that was noted is not on the chain."""
 
 
 class Event(enum.StrEnum):
@@ -43,6 +49,7 @@ class Event(enum.StrEnum):
     TORN_LINE_REMOVED = "torn line removed"
     WRONG_PEER = "wrong peer"
     HOSTILE_MESSAGE = "hostile message"
+    LINES_LOST = "lines lost"
     # door
     PRESSED = "pressed"
     ATTEMPT_ENDED = "attempt ended"
@@ -67,6 +74,10 @@ class Event(enum.StrEnum):
     CONSENT_WITHDRAWN = "consent withdrawn"
 
 
+STRANGERS = frozenset({Event.WRONG_PEER, Event.HOSTILE_MESSAGE})
+"""What another user of this machine, or another zone gone bad, brings about as often as it likes."""
+
+
 Detail = int | float | bool | enum.Enum
 """A number, a flag or a word of a closed enumeration: free text has no way into the journal."""
 
@@ -77,6 +88,31 @@ class Head:
 
     lines: int
     digest: str
+
+
+class Tally:
+    """Counts the events of strangers, and says when it is time for a line with the number of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: dict[Event, int] = {}
+        self._last: dict[Event, float] = {}
+
+    def add(self, event: Event) -> int:
+        """One more of `event`: how many there were since its last line, or 0 where no line is due yet."""
+        with self._lock:
+            self._since[event] = self._since.get(event, 0) + 1
+            now = time.monotonic()
+            if event in self._last and now - self._last[event] < STRANGERS_TIME:
+                return 0
+            self._last[event] = now
+            return self._since.pop(event)
+
+    def rest(self) -> dict[Event, int]:
+        """What was counted and is in no line yet; it is counted from nought afterwards."""
+        with self._lock:
+            since, self._since = self._since, {}
+            return since
 
 
 class Journal:
@@ -97,6 +133,7 @@ class Journal:
         """
         self._lock = threading.Lock()
         self._sync = sync
+        self._strangers = Tally()
         try:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             torn = self._remove_torn_line()
@@ -139,14 +176,26 @@ class Journal:
             self.head = Head(self.head.lines + 1, hashlib.sha256(line).hexdigest())
 
     def note(self, event: Event, /, **details: Detail) -> None:
-        """As `write`, for acts that a full disk must not stop: it is said on standard error instead."""
+        """As `write`, for acts that a full disk must not stop: it is said on standard error instead.
+
+        An event of strangers becomes one line a minute at most, with `count`, the number of them since its
+        last line.
+        """
+        if event in STRANGERS:
+            count = self._strangers.add(event)
+            if not count:
+                return
+            details["count"] = count
         try:
             self.write(event, **details)
         except JournalError as error:
             print(f"{event.value}: {error}", file=sys.stderr)
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Write what was counted and is in no line yet, and close the file; a second time does nothing."""
+        for event, count in self._strangers.rest().items():
+            with contextlib.suppress(JournalError):
+                self.write(event, count=count)
         with self._lock:
             if self._file >= 0:
                 os.close(self._file)
@@ -182,14 +231,22 @@ class Journal:
         return Head(number, hashlib.sha256(last).hexdigest())
 
 
-def verify(path: Path) -> Head:
+def verify(path: Path, head: Head | None = None) -> Head:
     """Read the journal at `path` from its first line to its last, and give where it stands.
 
+    Args:
+        path: the file.
+        head: where it stood before, as noted elsewhere. Without one, an altered last line, a cut tail and a
+            chain that was written anew from its first line are not found.
+
     Raises:
-        JournalBroken: a line was altered, removed or re-ordered; the message gives its number.
+        JournalBroken: a line was altered, removed or re-ordered, and the message gives its number; or the
+            journal never stood at `head`.
         JournalError: the file cannot be read.
     """
+    noted = head
     head = Head(0, GENESIS)
+    passed = noted in {None, head}
     try:
         with path.open("rb") as file:
             for line in file:
@@ -202,8 +259,14 @@ def verify(path: Path) -> Head:
                 if not sound:
                     raise JournalBroken(f"{path}: line {expected} does not follow from the line before it")
                 head = Head(expected, hashlib.sha256(line).hexdigest())
+                passed = passed or head == noted
     except OSError as error:
         raise JournalError(f"the journal {path} cannot be read: {error.strerror or error}") from error
+    if noted is not None and not passed:
+        raise JournalBroken(
+            f"{path}: of its {head.lines} lines none leads to the head that was noted at line {noted.lines}: "
+            "its tail was cut, its last line altered, or all of it written anew"
+        )
     return head
 
 

@@ -1,9 +1,13 @@
 """The token as a QR code: to print, to keep on a telephone, or to show in the terminal."""
 
 import io
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import segno
+
+from appliance.errors import ConfigurationError
 
 BORDER = 4
 """Modules of quiet zone around the symbol (ISO/IEC 18004)."""
@@ -14,22 +18,20 @@ def qr_of(token: bytes | bytearray) -> segno.QRCode:
     return segno.make_qr(bytes(token), error="m", mode="byte", boost_error=False)
 
 
-def write_png(token: bytes | bytearray, path: Path, *, side: int = 600) -> None:
-    """Write the code as a PNG of about `side` pixels, readable by its owner alone."""
-    code = qr_of(token)
-    scale = max(1, side // code.symbol_size(border=BORDER)[0])
-    picture = io.BytesIO()
-    code.save(picture, kind="png", scale=scale, border=BORDER)
-    _write_private(path, picture.getvalue())
-
-
-def write_svg(token: bytes | bytearray, path: Path) -> None:
-    """Write the code as an SVG, 50 mm wide in print, readable by its owner alone."""
+def png(token: bytes | bytearray, *, side: int = 600) -> bytes:
+    """The code as a PNG of about `side` pixels."""
     code = qr_of(token)
     picture = io.BytesIO()
-    scale = 50 / code.symbol_size(border=BORDER)[0]
-    code.save(picture, kind="svg", scale=scale, unit="mm", border=BORDER)
-    _write_private(path, picture.getvalue())
+    code.save(picture, kind="png", scale=max(1, side // code.symbol_size(border=BORDER)[0]), border=BORDER)
+    return picture.getvalue()
+
+
+def svg(token: bytes | bytearray) -> bytes:
+    """The code as an SVG, 50 mm wide in print."""
+    code = qr_of(token)
+    picture = io.BytesIO()
+    code.save(picture, kind="svg", scale=50 / code.symbol_size(border=BORDER)[0], unit="mm", border=BORDER)
+    return picture.getvalue()
 
 
 def for_terminal(token: bytes | bytearray) -> str:
@@ -39,7 +41,17 @@ def for_terminal(token: bytes | bytearray) -> str:
     return text.getvalue()
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    path.touch(mode=0o600, exist_ok=True)
-    path.chmod(0o600)
-    path.write_bytes(data)
+def reserve(path: Path) -> BinaryIO:
+    """A new file for a token, open for writing, readable by its owner alone.
+
+    Raises:
+        ConfigurationError: it exists already, or its folder does not.
+    """
+    try:
+        return os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb"
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be made for the token: {error.strerror or error}; name a new file"
+        ) from error

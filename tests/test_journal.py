@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from appliance import journal as journal_module
 from appliance.journal import GENESIS, Event, Head, Journal, JournalBroken, JournalError, verify
 
 
@@ -219,3 +220,84 @@ def test_whatever_stands_last_the_journal_opens_or_says_that_it_is_broken(path: 
         assert "move it away" in str(broken)  # noqa: PT017 - opening is as good
     else:
         journal.close()
+
+
+def test_a_noted_head_on_the_chain_is_found_again(path: Path) -> None:
+    heads = [Head(0, GENESIS)]
+    journal = Journal(path, sync=False)
+    for _ in range(4):
+        journal.write(Event.PRESSED)
+        heads.append(journal.head)
+    journal.close()
+    for noted in heads:
+        assert verify(path, noted) == heads[-1]
+
+
+def test_with_a_noted_head_a_cut_tail_an_altered_last_line_and_a_new_chain_are_found(path: Path) -> None:
+    noted = fill(path, 4)
+    sound = path.read_bytes()
+    lines = sound.splitlines(keepends=True)
+    anew = path.with_name("anew")
+    fill(anew, 6)
+    altered = sound.replace(b'"number":3', b'"number":9')
+    for forged in (b"".join(lines[:3]), altered, anew.read_bytes().replace(b"pressed", b"started"), b""):
+        path.write_bytes(forged)
+        assert forged != sound
+        if forged.count(b"started") == 0:
+            verify(path)  # without the noted head nothing is found
+        with pytest.raises(JournalBroken):
+            verify(path, noted)
+    path.write_bytes(b"")
+    with pytest.raises(JournalBroken, match="none leads to the head that was noted at line 4"):
+        verify(path, noted)
+
+
+def test_a_chain_that_was_written_anew_is_found_with_a_noted_head_only(path: Path) -> None:
+    noted = fill(path, 4)
+    path.unlink()
+    journal = Journal(path, sync=False)
+    for _ in range(9):
+        journal.write(Event.UNLOCKED)
+    journal.close()
+    assert verify(path) == journal.head
+    with pytest.raises(JournalBroken, match="written anew"):
+        verify(path, noted)
+
+
+def details(path: Path, event: Event) -> list[dict[str, int]]:
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [line.get("details", {}) for line in lines if line["event"] == event.value]
+
+
+@pytest.mark.parametrize("event", [Event.WRONG_PEER, Event.HOSTILE_MESSAGE])
+def test_strangers_get_a_line_a_minute_with_their_number(
+    path: Path, monkeypatch: pytest.MonkeyPatch, event: Event
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(journal_module.time, "monotonic", lambda: now)
+    journal = Journal(path, sync=False)
+    for _ in range(500):
+        journal.note(event)
+    assert details(path, event) == [{"count": 1}]
+    now += 59
+    journal.note(event)
+    assert len(details(path, event)) == 1
+    now += 2
+    journal.note(event)
+    assert details(path, event) == [{"count": 1}, {"count": 501}]
+    for _ in range(7):
+        journal.note(event)
+    journal.close()
+    assert details(path, event) == [{"count": 1}, {"count": 501}, {"count": 7}]
+    assert verify(path) == journal.head
+
+
+def test_one_event_of_strangers_does_not_hide_another_nor_any_of_the_zones_own(
+    journal: Journal, path: Path
+) -> None:
+    for _ in range(5):
+        journal.note(Event.WRONG_PEER)
+        journal.note(Event.HOSTILE_MESSAGE)
+        journal.note(Event.BADGE_REFUSED)
+    assert len(details(path, Event.WRONG_PEER)) == len(details(path, Event.HOSTILE_MESSAGE)) == 1
+    assert len(details(path, Event.BADGE_REFUSED)) == 5

@@ -1,19 +1,33 @@
 import os
+import pwd
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from appliance import journal
 from appliance.errors import ConfigurationError
-from appliance.process import begin, stop_event
-from appliance.settings import Paths, Settings
+from appliance.process import ZONES, begin, stop_event
+from appliance.settings import Paths, Settings, Users
 
-ZONES = ("door", "lens", "vault", "admin")
+NOBODY = Users(door="", lens="", vault="", admin="")
+
+
+@pytest.fixture(autouse=True)
+def _mask() -> Iterator[None]:
+    """What `begin` does to this process is undone."""
+    mask = os.umask(0o022)
+    yield
+    os.umask(mask)
+
+
+def settings_in(folder: Path, users: Users = NOBODY) -> Settings:
+    return Settings(paths=Paths(state=folder / "state", runtime=folder / "run"), users=users)
 
 
 def in_a_process_of_its_own(script: str) -> subprocess.CompletedProcess[str]:
@@ -34,11 +48,12 @@ def test_a_zone_begins_with_folders_and_a_journal_for_itself_alone(tmp_path: Pat
         from pathlib import Path
         from appliance.journal import Event
         from appliance.process import begin
-        from appliance.settings import Paths, Settings
+        from appliance.settings import Paths, Settings, Users
 
         os.umask(0)
         root = Path({str(tmp_path)!r})
-        journal = begin(Settings(paths=Paths(state=root / "state", runtime=root / "run")), {zone!r})
+        paths = Paths(state=root / "state", runtime=root / "run")
+        journal = begin(Settings(paths=paths, users=Users(door="", lens="", vault="", admin="")), {zone!r})
         journal.write(Event.STARTED)
         (root / "state" / {zone!r} / "later").touch()
         assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0), "a core file could hold a template"
@@ -58,7 +73,7 @@ def test_a_folder_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
     state.chmod(0o777)
     mask = os.umask(0o022)
     try:
-        begin(Settings(paths=Paths(state=tmp_path / "state", runtime=tmp_path / "run")), "vault").close()
+        begin(settings_in(tmp_path), "vault").close()
     finally:
         os.umask(mask)
     assert state.stat().st_mode & 0o777 == 0o700
@@ -66,7 +81,7 @@ def test_a_folder_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said_with_the_setting_to_mend(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
-    settings = Settings(paths=Paths(state=tmp_path / "state", runtime=tmp_path / "run"))
+    settings = settings_in(tmp_path)
     mask = os.umask(0o022)
     try:
         with pytest.raises(ConfigurationError, match=r"cannot be made: .*mend \[paths\] in the settings"):
@@ -81,7 +96,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "state" / "door"
     state.mkdir(parents=True)
     os.chown(state, 12345, 12345)
-    settings = Settings(paths=Paths(state=tmp_path / "state", runtime=tmp_path / "run"))
+    settings = settings_in(tmp_path)
     mask = os.umask(0o022)
     try:
         with pytest.raises(ConfigurationError, match="belongs to another user"):
@@ -102,3 +117,60 @@ def test_being_asked_to_stop_sets_the_event_and_kills_nobody(number: signal.Sign
     finally:
         for each, handler in kept.items():
             signal.signal(each, handler)
+
+
+HOLDER = """
+    from pathlib import Path
+    from appliance.process import begin
+    from appliance.settings import Paths, Settings, Users
+
+    root = Path({root!r})
+    paths = Paths(state=root / "state", runtime=root / "run")
+    journal = begin(Settings(paths=paths, users=Users(door="", lens="", vault="", admin="")), "vault")
+    journal.close()
+    print("begun", flush=True)
+    input()
+"""
+
+
+def test_a_second_start_of_a_zone_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    script = textwrap.dedent(HOLDER.format(root=str(tmp_path)))
+    first = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    assert first.stdin is not None
+    try:
+        assert first.stdout.readline() == "begun\n", "and the lock outlives the journal"
+        path = tmp_path / "state" / "vault" / "journal.jsonl"
+        path.write_text("torn")
+        with pytest.raises(ConfigurationError, match="vault runs already, and holds .*/vault/lock: stop"):
+            begin(settings_in(tmp_path), "vault")
+        assert path.read_text() == "torn"
+        begin(settings_in(tmp_path), "lens").close()
+    finally:
+        first.kill()
+        first.wait()
+        first.stdin.close()
+        first.stdout.close()
+    begin(settings_in(tmp_path), "vault").close()
+    begin(settings_in(tmp_path), "vault").close()  # in one process, as tests do
+
+
+def test_a_zone_of_another_user_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    users = Users(door="daemon", lens="bin", vault="mail", admin="news")
+    with pytest.raises(ConfigurationError, match="vault was started as user .*: start it as mail"):
+        begin(settings_in(tmp_path, users), "vault")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_zone_whose_user_does_not_exist_is_told_which(tmp_path: Path) -> None:
+    users = Users(door="daemon", lens="bin", vault="no-such-user", admin="news")
+    with pytest.raises(ConfigurationError, match="no user 'no-such-user'"):
+        begin(settings_in(tmp_path, users), "vault")
+
+
+def test_a_zone_begins_as_the_user_that_the_settings_name(tmp_path: Path) -> None:
+    mine = pwd.getpwuid(os.geteuid()).pw_name
+    users = Users(door="daemon", lens="bin", vault=mine, admin="news")
+    begin(settings_in(tmp_path, users), "vault").close()

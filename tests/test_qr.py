@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import zxingcpp
 
-from appliance.link.messages import TOKEN
-from appliance.qr import for_terminal, qr_of, write_png, write_svg
+from appliance.errors import ConfigurationError
+from appliance.link.messages import (
+    TOKEN,
+)
+from appliance.qr import for_terminal, png, qr_of, reserve, svg
 from appliance.vault.token import Token
 
 
 @pytest.fixture
 def token() -> bytes:
-    return Token.create(secrets.token_bytes(16)).encode()
+    return bytes(Token.create(secrets.token_bytes(16)).encode())
 
 
 def test_a_token_fits_a_small_symbol_that_a_telephone_shows_large(token: bytes) -> None:
@@ -29,14 +32,14 @@ def test_a_token_fits_a_small_symbol_that_a_telephone_shows_large(token: bytes) 
 def test_what_the_png_holds_is_the_token_byte_for_byte(tmp_path: Path, seed: int) -> None:
     data = np.random.default_rng(seed).bytes(TOKEN)
     path = tmp_path / "token.png"
-    write_png(bytearray(data), path)
+    path.write_bytes(png(bytearray(data)))
     (read,) = zxingcpp.read_barcodes(cv2.imread(str(path)))
     assert read.bytes == data
 
 
 def test_the_png_has_a_quiet_zone_and_about_the_side_that_was_asked(tmp_path: Path, token: bytes) -> None:
     path = tmp_path / "token.png"
-    write_png(token, path, side=600)
+    path.write_bytes(png(token, side=600))
     picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     assert picture is not None
     modules = 29 + 2 * 4
@@ -49,29 +52,31 @@ def test_the_png_has_a_quiet_zone_and_about_the_side_that_was_asked(tmp_path: Pa
     assert (picture[~edge] == 0).any()
 
 
-def test_the_svg_prints_fifty_millimetres_wide(tmp_path: Path, token: bytes) -> None:
-    path = tmp_path / "token.svg"
-    write_svg(token, path)
-    text = path.read_text(encoding="utf-8")
+def test_the_svg_prints_fifty_millimetres_wide(token: bytes) -> None:
+    text = svg(token).decode()
     assert 'width="50' in text
     assert "mm" in text
 
 
-@pytest.mark.parametrize("write", [write_png, write_svg])
-def test_a_written_token_is_for_its_owner_alone_also_over_an_open_file(
-    tmp_path: Path, token: bytes, write: object
-) -> None:
-    assert callable(write)
-    path = tmp_path / "token"
+def test_a_token_file_is_new_and_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "token.png"
     mask = os.umask(0)
     try:
-        write(token, path)
-        assert path.stat().st_mode & 0o777 == 0o600
-        path.chmod(0o666)
-        write(token, path)
-        assert path.stat().st_mode & 0o777 == 0o600
+        with reserve(path) as file:
+            file.write(b"x")
     finally:
         os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ConfigurationError, match="name a new file"):
+        reserve(path)
+
+
+def test_a_token_is_never_written_through_a_link_or_into_a_missing_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path in (tmp_path / "link", tmp_path / "missing" / "token.png"):
+        with pytest.raises(ConfigurationError):
+            reserve(path)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_what_the_terminal_shows_is_the_token(token: bytes) -> None:

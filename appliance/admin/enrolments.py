@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 
 from appliance.admin.registry.consent import current_consent
 from appliance.admin.registry.database import Registry
-from appliance.admin.registry.holdings import begin_template, complete_template, doom_template
+from appliance.admin.registry.holdings import begin_template, complete_template, doom_template, finish_making
 from appliance.admin.zones import VaultLink, ZoneRefused
 from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
-from appliance.link.messages import MAX_LEASE, Guidance, OpenEnrolment, Progress
+from appliance.link.messages import (
+    MAX_LEASE,
+    Guidance,
+    OpenEnrolment,
+    Progress,
+)
 from appliance.link.sockets import LinkError
 
 KEPT = 32
@@ -107,11 +112,26 @@ class Enrolments:
             raise NoToken("the token is not there: it is given out once, after the last capture")
         return token
 
-    def cancel_all(self) -> None:
-        """Close every window; this process ends."""
+    def cancel_one(self, enrolment: str) -> None:
+        """Close a window; a template whose token nobody has taken is erased with it.
+
+        Raises:
+            UnknownEnrolment: there is none with this id.
+        """
+        found = self.find(enrolment)
+        found.cancelled.set()
+        with self._lock:
+            token, found.token = found.token, None
+        if token is not None:
+            token[:] = bytes(len(token))
+            doom_template(self._registry, found.handle)
+
+    def cancel(self, person: str | None = None) -> None:
+        """Close the windows of a person, or, when this process ends, of everyone."""
         with self._lock:
             for enrolment in self._all.values():
-                enrolment.cancelled.set()
+                if person in {None, enrolment.person}:
+                    enrolment.cancelled.set()
 
     def _watch(self, enrolment: Enrolment, request: OpenEnrolment) -> None:
         def report(progress: Progress) -> None:
@@ -119,18 +139,21 @@ class Enrolments:
             enrolment.guidance = progress.guidance
 
         try:
-            token = bytearray(self._vault.enrol(request, report, enrolment.cancelled.is_set))
+            token = self._vault.enrol(request, report, enrolment.cancelled.is_set)
             if complete_template(self._registry, enrolment.handle):
-                self._journal.note(Event.ENROLLED)
                 enrolment.token = token
                 enrolment.remaining = 0
                 enrolment.state = EnrolmentState.DONE
-                return
-            enrolment.problem = "the consent was withdrawn meanwhile: the template is erased"
+                self._journal.note(Event.ENROLLED)
+            else:
+                token[:] = bytes(len(token))
+                enrolment.problem = "the consent was withdrawn meanwhile: the template is erased"
         except (LinkError, ZoneRefused) as error:
             enrolment.problem = str(error)
         except DrempelError:
             enrolment.problem = "the registry could not be written: free some space, and enrol again"
-        # Whatever vault may hold under this handle, nobody shall open it: upkeep has it erased.
-        doom_template(self._registry, enrolment.handle)
-        enrolment.state = EnrolmentState.FAILED
+        finally:
+            if enrolment.state is not EnrolmentState.DONE:
+                enrolment.state = EnrolmentState.FAILED
+            # Whatever vault may hold under a handle that is still pending, upkeep has erased.
+            finish_making(self._registry, enrolment.handle)

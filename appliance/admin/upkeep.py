@@ -7,16 +7,20 @@ was restarted. What is to be erased or removed is asked for until the other zone
 import sys
 import threading
 
-from appliance.admin.registry.database import Registry, RegistryError
+from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import (
     badge_removed,
+    doom_abandoned,
     doomed_badges,
     doomed_templates,
     lawful_templates,
     template_erased,
 )
 from appliance.admin.zones import DoorLink, VaultLink, ZoneRefused
-from appliance.link.messages import MAX_LEASE
+from appliance.errors import DrempelError
+from appliance.link.messages import (
+    MAX_LEASE,
+)
 from appliance.link.sockets import Deadline, LinkError
 
 ROUND = 1.0
@@ -34,6 +38,9 @@ class Upkeep:
         self._door = door
         self._instance = b""
         self._renew_at = Deadline(0)
+        # Vouching and erasing never overlap: a lease from an older look at the registry cannot reach vault
+        # after the erasure of its record.
+        self._alone = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
@@ -47,24 +54,34 @@ class Upkeep:
         self._thread.join(timeout=10)
 
     def erase_now(self, person: str | None = None) -> bool:
-        """Ask vault to erase what is to be erased; True when nothing is left."""
-        for handle in doomed_templates(self._registry, person):
-            try:
-                self._vault.erase(handle)
-            except (LinkError, ZoneRefused):
-                return False
-            template_erased(self._registry, handle)
-        return True
+        """Ask vault to erase what is to be erased, of everyone or one person; True when nothing is left."""
+        with self._alone:
+            left = 0
+            for handle in doomed_templates(self._registry, person):
+                try:
+                    self._vault.erase(handle)
+                except LinkError:
+                    return False
+                except ZoneRefused:
+                    # Its disk is full, say; the others may still go.
+                    left += 1
+                else:
+                    template_erased(self._registry, handle)
+        return left == 0
 
-    def remove_badges_now(self) -> bool:
-        """Ask door to remove what is to be removed; True when nothing is left."""
-        for badge in doomed_badges(self._registry):
+    def remove_badges_now(self, person: str | None = None) -> bool:
+        """Ask door to remove what is to be removed, of everyone or one person; True when nothing is left."""
+        left = 0
+        for badge in doomed_badges(self._registry, person):
             try:
                 self._door.remove_badge(badge)
-            except (LinkError, ZoneRefused):
+            except LinkError:
                 return False
-            badge_removed(self._registry, badge)
-        return True
+            except ZoneRefused:
+                left += 1
+            else:
+                badge_removed(self._registry, badge)
+        return left == 0
 
     def vouch_now(self) -> None:
         """Vouch for all that is lawful, where vault was restarted or it is time.
@@ -75,23 +92,25 @@ class Upkeep:
         instance = self._vault.state().instance
         if instance == self._instance and not self._renew_at.passed:
             return
-        for handle in lawful_templates(self._registry):
-            try:
-                self._vault.vouch(handle, MAX_LEASE)
-            except ZoneRefused:
-                # Vault lost the record (a database put back, say): nothing to vouch for.
-                continue
+        with self._alone:
+            for handle in lawful_templates(self._registry):
+                try:
+                    self._vault.vouch(handle, MAX_LEASE)
+                except ZoneRefused:
+                    # Vault lost the record (a database put back, say): nothing to vouch for.
+                    continue
         self._instance = instance
         self._renew_at = Deadline(RENEWAL)
 
     def _run(self) -> None:
         while not self._stop.wait(ROUND):
             try:
+                doom_abandoned(self._registry)
                 self.erase_now()
                 self.remove_badges_now()
                 self.vouch_now()
             except LinkError:
                 # Vault is away: badges go on, leases run out, and the next round tries again.
                 self._instance = b""
-            except RegistryError as error:
+            except DrempelError as error:
                 print(f"admin: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from appliance.errors import DrempelError
+from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     DOOR_TO_ADMIN,
     VAULT_TO_ADMIN,
@@ -17,15 +18,12 @@ from appliance.link.messages import (
     Enrolled,
     Erase,
     Lease,
-    Message,
     OpenEnrolment,
     Progress,
     Refusal,
     Refused,
     RemoveBadge,
     VaultState,
-    read_message,
-    send_message,
 )
 from appliance.link.sockets import Deadline, LinkError, Malformed, connect
 
@@ -98,8 +96,8 @@ class VaultLink(_Zone):
 
     def enrol(
         self, request: OpenEnrolment, report: Callable[[Progress], None], cancelled: Callable[[], bool]
-    ) -> bytes:
-        """Keep an enrolment window open until the template is stored, and give its token.
+    ) -> bytearray:
+        """Keep an enrolment window open until the template is stored; its token, for the caller to overwrite.
 
         Raises:
             LinkError: vault went away; the template is not stored, or is erased by the next clean-up.
@@ -113,7 +111,7 @@ class VaultLink(_Zone):
                 if isinstance(message, Progress):
                     report(message)
                 elif message is not None:
-                    return _expect(message, Enrolled).token
+                    return bytearray(_expect(message, Enrolled).token)
         raise ZoneRefused(Refusal.WINDOW_EXPIRED)
 
 

@@ -4,11 +4,12 @@ import base64
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
+from appliance.api_client import ApiClient, ApiError
 from appliance.commands.shared import (
     AsJson,
     Config,
@@ -16,6 +17,8 @@ from appliance.commands.shared import (
     api_client,
     badge_number,
     call_api,
+    person_id,
+    progress,
     show,
     show_table,
 )
@@ -45,10 +48,11 @@ def people_list(config: Config = None, as_json: AsJson = False) -> None:
 
 
 @people_app.command("erase")
-def people_erase(who: Who, config: Config = None) -> None:
+def people_erase(who: Who, config: Config = None, as_json: AsJson = False) -> None:
     """Erase a person: template, badges, consents and name."""
-    call_api(config, "DELETE", f"/people/{_part(who)}")
-    print("erased, in every zone")
+    api = api_client(config)
+    api.call("DELETE", f"/people/{person_id(api, who)}")
+    show({"state": "erased"}, "erased, in every zone", as_json=as_json)
 
 
 @consent_app.command("give")
@@ -62,27 +66,25 @@ def consent_give(
     as_json: AsJson = False,
 ) -> None:
     """Record that a person consented, by an act of their own."""
-    consent = call_api(
-        config, "POST", f"/people/{_part(who)}/consents", {"notice_version": notice, "act": act}
-    )
+    consent = _of_person(config, "POST", who, "consents", {"notice_version": notice, "act": act})
     show(consent, f"on record since {consent['given_at']}: notice {notice}, {act}", as_json=as_json)
 
 
 @consent_app.command("withdraw")
 def consent_withdraw(who: Who, config: Config = None, as_json: AsJson = False) -> None:
     """Withdraw a consent: the template is erased, the badges go on."""
-    _erasure(call_api(config, "DELETE", f"/people/{_part(who)}/consents"), as_json=as_json)
+    _erasure(_of_person(config, "DELETE", who, "consents"), as_json=as_json)
 
 
 @consent_app.command("list")
 def consent_list(who: Who, config: Config = None, as_json: AsJson = False) -> None:
     """All consents of a person."""
-    show_table(call_api(config, "GET", f"/people/{_part(who)}/consents"), as_json=as_json)
+    show_table(_of_person(config, "GET", who, "consents"), as_json=as_json)
 
 
 def erase(who: Who, config: Config = None, as_json: AsJson = False) -> None:
     """Erase a person's template; consent and badges stay."""
-    _erasure(call_api(config, "DELETE", f"/people/{_part(who)}/template"), as_json=as_json)
+    _erasure(_of_person(config, "DELETE", who, "template"), as_json=as_json)
 
 
 def enrol(
@@ -91,38 +93,67 @@ def enrol(
     svg: Annotated[Path | None, typer.Option(help="Write the token as an SVG, 50 mm wide.")] = None,
     seconds: Annotated[int, typer.Option(min=10, max=3600, help="How long the window stays open.")] = 120,
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Enrol a person: they press the button at the door, and look. The token is given out once."""
     from appliance import qr  # noqa: PLC0415
 
-    with api_client(config) as api:
-        enrolment = api.call("POST", "/enrolments", {"person": who, "seconds": seconds})
-        print(f"The window is open for {seconds} s: let the person press the button and look into the lens.")
-        last = None
-        try:
-            while enrolment["state"] == "open":
-                time.sleep(0.2)
-                enrolment = api.call("GET", f"/enrolments/{enrolment['id']}")
-                said = (enrolment["remaining"], enrolment["guidance"])
-                if said != last and enrolment["guidance"]:
-                    print(f"  {enrolment['remaining']} to go: {enrolment['guidance'].replace('_', ' ')}")
-                    last = said
-        except KeyboardInterrupt:
-            api.call("DELETE", f"/enrolments/{enrolment['id']}")
-            print("cancelled: nothing was kept")
-            sys.exit(1)
-        if enrolment["state"] == "failed":
-            print(enrolment["problem"], file=sys.stderr)
-            sys.exit(1)
-        token = bytearray(base64.b64decode(api.call("POST", f"/enrolments/{enrolment['id']}/token")["token"]))
-    print("Enrolled. This is the token, this once: it cannot be shown again.")
+    api = api_client(config)
+    # The files first: a token that cannot be written down would be lost.
+    files = {path: qr.reserve(path) for path in (png, svg) if path is not None}
+    try:
+        enrolment = _enrol(api, who, seconds)
+    except BaseException:
+        for path in files:
+            path.unlink()
+        raise
+    text = api.call("POST", f"/enrolments/{enrolment['id']}/token")["token"]
+    token = bytearray(base64.b64decode(text))
+    progress("Enrolled. This is the token, this once: it cannot be shown again.")
     if png:
-        qr.write_png(token, png)
+        files[png].write(qr.png(token))
     if svg:
-        qr.write_svg(token, svg)
-    if not (png or svg):
+        files[svg].write(qr.svg(token))
+    for file in files.values():
+        file.close()
+    if as_json:
+        show({"id": enrolment["id"], "state": "done", "token": text}, "", as_json=True)
+    elif not files:
         print(qr.for_terminal(token))
     token[:] = bytes(len(token))
+
+
+def _enrol(api: ApiClient, who: str, seconds: int) -> dict[str, Any]:
+    """Open a window and see it through.
+
+    Raises:
+        ApiError: it failed, or was cancelled from the keyboard; nothing was kept.
+    """
+    enrolment: dict[str, Any] = api.call(
+        "POST", "/enrolments", {"person": person_id(api, who), "seconds": seconds}
+    )
+    progress(f"The window is open for {seconds} s: let the person press the button and look into the lens.")
+    try:
+        enrolment = _watch(api, enrolment)
+    except KeyboardInterrupt:
+        api.call("DELETE", f"/enrolments/{enrolment['id']}")
+        raise ApiError("cancelled: nothing was kept") from None
+    if enrolment["state"] != "done":
+        raise ApiError(str(enrolment["problem"]))
+    return enrolment
+
+
+def _watch(api: ApiClient, enrolment: dict[str, Any]) -> dict[str, Any]:
+    """Follow an enrolment until it is no longer open, and say what the person could do better."""
+    last = None
+    while enrolment["state"] == "open":
+        time.sleep(0.2)
+        enrolment = api.call("GET", f"/enrolments/{enrolment['id']}")
+        said = (enrolment["remaining"], enrolment["guidance"])
+        if said != last and enrolment["guidance"]:
+            progress(f"  {enrolment['remaining']} to go: {enrolment['guidance'].replace('_', ' ')}")
+            last = said
+    return enrolment
 
 
 @badges_app.command("add")
@@ -135,8 +166,9 @@ def badges_add(
 ) -> None:
     """Let a badge open the door for a person."""
     bits, value = badge_number(number)
-    body = {"person": who, "bits": bits, "number": f"{value:x}", "label": label}
-    badge = call_api(config, "POST", "/badges", body)
+    api = api_client(config)
+    body = {"person": person_id(api, who), "bits": bits, "number": f"{value:x}", "label": label}
+    badge = api.call("POST", "/badges", body)
     show(badge, f"added badge {badge['id']}", as_json=as_json)
 
 
@@ -153,7 +185,7 @@ def badges_remove(
     as_json: AsJson = False,
 ) -> None:
     """A badge opens no more."""
-    removal = call_api(config, "DELETE", f"/badges/{_part(badge)}")
+    removal = call_api(config, "DELETE", f"/badges/{quote(badge, safe='')}")
     show(removal, removal["state"], as_json=as_json)
     sys.exit(0 if removal["state"] == "removed" else 1)
 
@@ -174,9 +206,12 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     sys.exit(0 if found["door"] and found["vault"] else 1)
 
 
-def _part(text: str) -> str:
-    """A name or an id as a part of a route."""
-    return quote(text, safe="")
+def _of_person(
+    config: Path | None, method: str, who: str, what: str, body: dict[str, Any] | None = None
+) -> Any:
+    """Call a route below one person."""
+    api = api_client(config)
+    return api.call(method, f"/people/{person_id(api, who)}/{what}", body)
 
 
 def _erasure(erasure: dict[str, str], *, as_json: bool) -> None:

@@ -1,17 +1,17 @@
 """What the commands share: options, printing, the packs' folder, and the local API."""
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from appliance.api_client import ApiClient
 from appliance.errors import ConfigurationError
-from appliance.settings import load
+from appliance.link.sockets import user_ids
+from appliance.settings import DEFAULT_PATH, load
 
 Config = Annotated[
     Path | None,
@@ -20,6 +20,19 @@ Config = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Packs = Annotated[Path | None, typer.Option("--packs", help="The folder of installed packs.")]
 Who = Annotated[str, typer.Argument(help="The person's id, or their name where only one person has it.")]
+
+
+def packs_folder(packs: Path | None, config: Path | None) -> Path:
+    """The folder of packs: the one named, or the device's where there are settings, or the user's own.
+
+    Raises:
+        ConfigurationError: the settings are wrong.
+    """
+    if packs is not None:
+        return packs.absolute()
+    if config is not None or os.environ.get("DREMPEL_CONFIG") or DEFAULT_PATH.is_file():
+        return load(config).paths.packs
+    return default_packs()
 
 
 def default_packs() -> Path:
@@ -33,27 +46,42 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def api_client(config: Path | None) -> Iterator[Any]:
-    """Say on standard error what is being done."""
-    from appliance.api_client import ApiClient  # noqa: PLC0415
-
+def api_client(config: Path | None) -> ApiClient:
+    """A client of the local API of the door that the settings describe."""
     settings = load(config)
-    client = ApiClient(settings.socket("admin/api"))
-    try:
-        yield client
-    finally:
-        client.close()
+    return ApiClient(settings.socket("admin/api"), user_ids(settings.users.admin))
+
+
+def person_id(api: ApiClient, who: str) -> str:
+    """The id of a person given by id, or by a name that only one person has.
+
+    Raises:
+        ConfigurationError: nobody is called so, or several people are.
+    """
+    people = api.call("GET", "/people")
+    found = [each["id"] for each in people if each["id"] == who] or [
+        each["id"] for each in people if each["name"] == who
+    ]
+    if len(found) != 1:
+        raise ConfigurationError(
+            "several people have this name: give the id, see `drempel people list`"
+            if found
+            else "no such person: see `drempel people list`, or add them with `drempel people add`"
+        )
+    return str(found[0])
 
 
 def call_api(config: Path | None, method: str, route: str, body: dict[str, Any] | None = None) -> Any:
-    """A client of the local API of the door that the settings describe."""
-    with api_client(config) as client:
-        return client.call(method, route, body)
+    """Call one route of the local API; errors as `ApiClient.call`."""
+    return api_client(config).call(method, route, body)
 
 
 def badge_number(number: str) -> tuple[int, int]:
-    """Call one route of the local API; errors as `ApiClient.call`."""
+    """The bits and the number of a badge written as BITS:HEX.
+
+    Raises:
+        ConfigurationError: it is not written so.
+    """
     bits, colon, digits = number.partition(":")
     try:
         value = int(digits, 16)
@@ -65,12 +93,12 @@ def badge_number(number: str) -> tuple[int, int]:
 
 
 def show(data: Any, text: str, *, as_json: bool) -> None:
-    """The bits and the number of a badge written as BITS:HEX."""
+    """Print the data as JSON, or the text."""
     print(json.dumps(data, indent=2) if as_json else text)
 
 
 def show_table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Print the data as JSON, or the text."""
+    """Print rows that have the same keys, as JSON or as a table."""
     if as_json:
         print(json.dumps(rows, indent=2))
         return

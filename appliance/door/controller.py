@@ -16,7 +16,11 @@ from appliance.door.readers import Reader
 from appliance.door.record import Record
 from appliance.journal import Event
 from appliance.link.decision import Request, Verb, ask
-from appliance.link.messages import DoorMode, DoorState, Guidance
+from appliance.link.messages import (
+    DoorMode,
+    DoorState,
+    Guidance,
+)
 from appliance.settings import Settings
 
 ATTEMPT_GRACE = 1.0

@@ -9,18 +9,20 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Self
 
+from appliance.link.framing import HEADER_SIZE, Message, parse_header
 from appliance.link.messages import (
-    HEADER_SIZE,
     TO_DOOR_GUIDANCE,
     Guidance,
     Guide,
-    Message,
-    parse_header,
 )
 from appliance.link.sockets import Late, LinkError, Torn, check_peer
 
 CONNECT_TIME = 0.25
 """Seconds in which vault must take the connection; without it the attempt goes on unguided."""
+STREAM_LIMIT = 256
+"""Bytes that a stream of another zone may hold ready for us; no message here is longer."""
+MAX_GUIDANCE = 100
+"""Guidance of one attempt; a vault that says more is not heard out."""
 
 
 async def read_message_async(
@@ -67,7 +69,7 @@ class GuidanceChannel:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(CONNECT_TIME):
-                reader, writer = await asyncio.open_unix_connection(path)
+                reader, writer = await asyncio.open_unix_connection(path, limit=STREAM_LIMIT)
             check_peer(writer.get_extra_info("socket"), vault)
         except OSError:  # TimeoutError and LinkError are among them
             if writer is not None:
@@ -76,15 +78,23 @@ class GuidanceChannel:
         return cls(reader, writer)
 
     async def follow(self, show: Callable[[Guidance], None], seconds: float) -> None:
-        """Show each guidance until the stream ends, `seconds` have passed, or something else comes."""
+        """Show each guidance until the stream ends, `seconds` have passed, or something else comes.
+
+        After `MAX_GUIDANCE` it ends too.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         try:
-            while (left := until - loop.time()) > 0:
+            for _ in range(MAX_GUIDANCE):
+                left = until - loop.time()
+                if left <= 0:
+                    return
                 message = await read_message_async(self._reader, TO_DOOR_GUIDANCE, left)
                 if not isinstance(message, Guide):
                     return
                 show(message.guidance)
+                # A stream that has bytes ready never suspends its reader: the next badge comes first.
+                await asyncio.sleep(0)
         except LinkError:
             return  # the attempt goes on without it
         finally:

@@ -1,7 +1,7 @@
 """The counter at which admin is served: one small socket, few callers, short requests.
 
-A caller is heard only if the kernel vouches that it runs as admin. Each request, with the wait
-for it and its answer, has two seconds; whatever is no request ends the connection.
+A caller is heard only if the kernel vouches that it runs as admin. It has one request a connection, and
+two seconds for it and its answer: however much it sends, the event loop is soon back at the door.
 """
 
 import asyncio
@@ -10,15 +10,15 @@ from collections.abc import Collection
 
 from appliance.door.badges import Badges, BadgesUnreadable, BadgeTaken
 from appliance.door.controller import Controller
-from appliance.door.guidance import read_message_async
+from appliance.door.guidance import STREAM_LIMIT, read_message_async
 from appliance.door.record import Record
 from appliance.journal import Event
+from appliance.link.framing import Message
 from appliance.link.messages import (
     ADMIN_TO_DOOR,
     AddBadge,
     AskDoor,
     Done,
-    Message,
     Refusal,
     Refused,
     RemoveBadge,
@@ -46,7 +46,9 @@ class Office:
 
     async def open(self, listener: socket.socket) -> None:
         """Begin to serve at `listener`."""
-        self._server = await asyncio.start_unix_server(self._receive, sock=listener)
+        self._server = await asyncio.start_unix_server(
+            self._receive, sock=listener, limit=STREAM_LIMIT, backlog=MAX_CALLERS
+        )
 
     def close(self) -> None:
         """Serve nobody any more."""
@@ -62,8 +64,7 @@ class Office:
         self._callers.add(writer)
         try:
             check_peer(writer.get_extra_info("socket"), self._admin)
-            while await self._serve(reader, writer):
-                pass
+            await self._serve(reader, writer)
         except (Malformed, Torn):
             self._record.write(Event.HOSTILE_MESSAGE)
         except Late:
@@ -78,15 +79,14 @@ class Office:
                 writer.transport.abort()  # `close` would wait for a caller who does not read
             writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request; whether there was one."""
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The one request of this connection, where there is one."""
         async with asyncio.timeout(REQUEST_TIME):
             request = await read_message_async(reader, ADMIN_TO_DOOR, REQUEST_TIME)
             if request is None:
-                return False
+                return
             writer.write((await self._answer(request)).encode())
             await writer.drain()
-        return True
 
     async def _answer(self, request: Message) -> Message:
         try:

@@ -10,6 +10,7 @@ import math
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 import gpiozero
@@ -19,6 +20,9 @@ from appliance.settings import Door
 
 OFF_RETRY = 0.05
 """Seconds after which the relay's thread tries again where the line did not obey."""
+CLOSE_TRIES = 20
+"""How often closing tries to put the line off; then the line is given back, and the relay board's pull-down
+and the kernel (`persist_gpio_outputs=n`) are what is left to lock."""
 
 
 class PinsError(DrempelError, OSError):
@@ -93,11 +97,18 @@ class Relay:
 
     def close(self) -> None:
         """Lock, then give the line back to the kernel; a second time does nothing."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._put_off()
+        if self._closed:
+            return
+        self._cut = True
+        for _ in range(CLOSE_TRIES):
+            try:
+                with self._lock:
+                    self._put_off()
+                break
+            except Exception:  # noqa: BLE001 - whatever the line's driver says, this thread must try again
+                time.sleep(OFF_RETRY)
+        # Only now may the timer's thread end, and only where the line is off.
+        self._closed = True
         self._wake.put(None)
         self._timer.join(timeout=1)
         self._line.close()
@@ -118,7 +129,7 @@ class Relay:
             try:
                 released = False
                 with self._lock:
-                    if self._closed:
+                    if self._closed and (self._off_at is None or self._line.closed):
                         return
                     due = self._off_at is not None and time.monotonic() >= self._off_at
                     if self._cut or due:
@@ -179,6 +190,7 @@ class Pins:
         """
         with contextlib.ExitStack() as undo:
             try:
+                _find_pins()
                 self.relay = Relay(door.relay_pin, door.unlock_limit, on_release)
                 undo.callback(self.relay.close)
                 self.ready = gpiozero.LED(door.lamp_ready_pin)
@@ -198,5 +210,16 @@ class Pins:
 
     def close(self) -> None:
         """Relay off first; then every line is given back."""
-        self.relay.close()
-        self._undo.close()
+        try:
+            self.relay.close()
+        finally:
+            self._undo.close()
+
+
+def _find_pins() -> None:
+    """Have gpiozero choose its way to the pins, without a warning for each way that this machine lacks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gpiozero.PinFactoryFallback)
+        # On a board without lgpio this is the way that is left, and worth its warning.
+        warnings.simplefilter("default", gpiozero.NativePinFactoryFallback)
+        gpiozero.Device.ensure_pin_factory()

@@ -17,10 +17,9 @@ from appliance.door.office import Office
 from appliance.door.pins import Pins
 from appliance.door.readers.osdp import OsdpReader, open_readers
 from appliance.door.record import Record
-from appliance.errors import ConfigurationError, DrempelError
 from appliance.journal import Event, Journal, JournalBroken, JournalError
-from appliance.link.sockets import LinkError, listen, user_ids
-from appliance.process import begin
+from appliance.link.sockets import listen, user_ids
+from appliance.process import begin, run_zone
 from appliance.settings import Settings
 
 
@@ -31,14 +30,7 @@ def run(settings: Settings) -> int:
         0 after a stop that was asked for, 1 after a fault (systemd starts it again), 2 where the
         configuration is wrong.
     """
-    try:
-        return asyncio.run(Door(settings).run())
-    except (ConfigurationError, LinkError) as error:  # the latter: no such user, or no place for the socket
-        print(f"drempel door: {error}", file=sys.stderr)
-        return 2
-    except DrempelError as error:
-        print(f"drempel door: {error}", file=sys.stderr)
-        return 1
+    return run_zone("door", lambda: asyncio.run(Door(settings).run()))
 
 
 class Door:
@@ -97,7 +89,7 @@ class Door:
             pins.relay.cut()
             record.write(Event.STOPPED if self._fault is None else Event.FAILED)
         if self._fault is not None:
-            print(f"drempel door: stopped by a fault: {self._fault!r}", file=sys.stderr)
+            print(f"drempel door: stopped by a fault: {type(self._fault).__name__}", file=sys.stderr)
             return 1
         return 0
 

@@ -5,11 +5,19 @@ that would be biometric processing without a ground. After it, frames are detect
 embedded, and no code is read any more.
 
 What is overwritten with zeros, as soon as it has served and at the latest in `end`: each frame (the
-camera's buffer), boxes and landmarks, each aligned chip, each embedding after it was sent. What is not
-ours and may linger until its memory is used again: OpenCV's scratch buffers inside resize and warp,
-onnxruntime's arena (inputs and activations of the last inference), the embedder's raw answer before it is
-normalised, zxing-cpp's binarised copy and its `bytes`, the kernel's V4L2 or libcamera buffers, and the
-socket's own queue until vault has read it.
+camera's buffer), boxes and landmarks, each aligned chip, its grey copies and its edges while it is judged,
+the input that we make for dlib's network, and each embedding after it was sent (the network's answer is
+normalised in place, so there is no other).
+
+What is not ours and may linger until its memory is used again:
+
+- OpenCV's scratch buffers inside resize and warp;
+- insightface's: the detector's shrunk frame (`det_img`), the blobs that it makes of that and of an ArcFace
+  chip, and SCRFD's scores, boxes and landmarks before overlapping ones are dropped;
+- onnxruntime's arena: inputs and activations of the last inference;
+- the few numbers that alignment and the gates work out of five landmarks;
+- zxing-cpp's binarised copy, and its `bytes` and ours of a code;
+- the kernel's V4L2 or libcamera buffers, and the socket's own queue until vault has read it.
 """
 
 import enum
@@ -26,7 +34,13 @@ from appliance.lens.camera.interface import Frame
 from appliance.lens.code import read_codes
 from appliance.lens.embedding import BadEmbedding
 from appliance.lens.quality import Face, Verdict, judge_chip, judge_faces, score, yaw
-from appliance.link.messages import CodeRead, Guidance, Hint, Message, Probe
+from appliance.link.framing import Message
+from appliance.link.messages import (
+    CodeRead,
+    Guidance,
+    Hint,
+    Probe,
+)
 
 MAX_CODES = 8
 """Codes passed on in one look; a screen that plays hundreds gets no further."""

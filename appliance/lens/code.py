@@ -12,7 +12,9 @@ import numpy as np
 import zxingcpp
 
 from appliance.lens.camera.interface import Frame
-from appliance.link.messages import MAX_CODE
+from appliance.link.messages import (
+    MAX_CODE,
+)
 
 MAX_CODES_PER_FRAME = 4
 """More codes than that in one frame are somebody's wallpaper."""

@@ -86,6 +86,8 @@ class FaceDetector:
             DetectedFace(np.array(box[:4], np.float32), float(box[4]), np.array(five, np.float32))
             for box, five in zip(boxes, landmarks, strict=True)
         ]
+        boxes.fill(0)
+        landmarks.fill(0)
         return sorted(faces, key=lambda face: face.size, reverse=True)
 
 

@@ -85,7 +85,10 @@ class DlibEmbedder:
         """See `FaceEmbedder.embed`."""
         _check(chip, self.layout)
         picture = cv2.dnn.blobFromImage(chip, swapRB=True)
-        return _normalised(self._session.run(None, {self._input: picture})[0], self.dimension)
+        try:
+            return _normalised(self._session.run(None, {self._input: picture})[0], self.dimension)
+        finally:
+            picture.fill(0)
 
 
 def _check(chip: npt.NDArray[np.uint8], layout: ChipLayout) -> None:
@@ -96,10 +99,12 @@ def _check(chip: npt.NDArray[np.uint8], layout: ChipLayout) -> None:
 
 
 def _normalised(answer: npt.NDArray[np.float32], dimension: int) -> Embedding:
+    """The answer, brought to length 1 in its own memory, so that no second copy stays behind."""
     flat = np.asarray(answer, dtype=np.float32).reshape(-1)
     if flat.shape != (dimension,):
         raise BadEmbedding(f"the embedder answered {flat.size} values, not {dimension}: install it again")
     length = float(np.linalg.norm(flat))
     if not np.isfinite(length) or length <= 0:
         raise BadEmbedding("the embedder's answer has no direction: take the next frame")
-    return flat / np.float32(length)
+    flat /= np.float32(length)
+    return flat

@@ -15,23 +15,23 @@ import onnxruntime
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from insightface.model_zoo.scrfd import SCRFD
 
-from appliance.errors import DrempelError
+from appliance.errors import ConfigurationError
 from appliance.lens.alignment import chip_layout
 from appliance.lens.detection import FaceDetector
 from appliance.lens.embedding import ArcFaceEmbedder, DlibEmbedder, FaceEmbedder
 from appliance.packs.manifest import Embedder, Manifest, check_acknowledged, load_manifest
-from appliance.packs.verify import PackDamaged, read_verified
+from appliance.packs.verify import PackDamaged, how_to_install, read_verified
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _THREADS = 1  # one face at a time; the other cores are for badges
 _SIDE_STEP_PX = 32  # the detector halves its input five times
 
 
-class PackNotInstalled(DrempelError, FileNotFoundError):
+class PackNotInstalled(ConfigurationError, FileNotFoundError):
     """The pack is not on disk."""
 
 
-class BadDetectorSize(DrempelError, ValueError):
+class BadDetectorSize(ConfigurationError):
     """The detector cannot take an input of this size."""
 
 
@@ -93,7 +93,7 @@ def load_pack(
     check_acknowledged(manifest, acknowledged)
     folder = packs / name
     if not folder.exists():
-        raise PackNotInstalled(f"pack {name} is not installed: run drempel models install {name}")
+        raise PackNotInstalled(f"pack {name} is not installed in {packs}: {how_to_install(folder)}")
     size = detector_size or manifest.detector.input_size
     if any(side <= 0 or side % _SIDE_STEP_PX for side in size):
         raise BadDetectorSize(f"the detector takes multiples of {_SIDE_STEP_PX} px, not {size[0]}x{size[1]}")
@@ -105,7 +105,7 @@ def load_pack(
     return LoadedPack(
         manifest=manifest,
         detector=_detector(manifest, contents[manifest.detector.file], size),
-        embedder=_embedder(manifest.embedder, contents[manifest.embedder.file], name),
+        embedder=_embedder(manifest.embedder, contents[manifest.embedder.file], folder),
         liveness=contents[manifest.liveness.file] if manifest.liveness is not None else None,
     )
 
@@ -137,10 +137,12 @@ def _detector(manifest: Manifest, model: bytes, size: tuple[int, int]) -> FaceDe
     return FaceDetector(scrfd, input_size=size, score=described.score, overlap=described.overlap)
 
 
-def _embedder(described: Embedder, model: bytes, name: str) -> FaceEmbedder:
+def _embedder(described: Embedder, model: bytes, folder: Path) -> FaceEmbedder:
     session = open_session(model)
     if session.get_outputs()[0].shape[-1] != described.dimension:
-        raise PackDamaged(f"{name}/{described.file} is not the manifest's embedder: install the pack again")
+        raise PackDamaged(
+            f"{folder.name}/{described.file} is not the manifest's embedder: {how_to_install(folder)}"
+        )
     layout = chip_layout(described.alignment, described.chip)
     if described.alignment == "dlib":
         return DlibEmbedder(session, layout=layout, dimension=described.dimension)

@@ -5,7 +5,7 @@ nothing about who it is, and nothing about whether it is a living person: presen
 be a step of their own beside these, between detection and embedding.
 
 Thresholds were measured with pack `edge`, every picture fitted into 640 x 480 as the replay camera does:
-`python tests/lens/measure_gates.py PACKS FOLDER [STEP]`, on the development half of Labeled Faces in the
+`python -m appliance.evaluation.gates PACKS FOLDER [STEP]`, on the development half of Labeled Faces in the
 Wild (every seventh photograph) and on 64 colour portraits. Of the pictures that show one person, 858 of 863
 of LFW (99.4 %) and 58 of 58 portraits pass all gates. (A second face was found on 126 of 989 and 6 of
 64; every one that was looked at is a second person.)
@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.lens.camera.interface import Frame
-from appliance.link.messages import Guidance
+from appliance.link.messages import (
+    Guidance,
+)
 
 CHIP_SIDE = 112
 """Pixels: chips are measured at this size, so that one threshold serves packs of any chip size."""
@@ -144,13 +146,17 @@ def measure_chip(chip: Frame) -> tuple[float, float]:
     """
     grey = cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY)
     if grey.shape[0] != CHIP_SIDE:
-        grey = cv2.resize(grey, (CHIP_SIDE, CHIP_SIDE), interpolation=cv2.INTER_AREA)
+        whole = grey
+        grey = cv2.resize(whole, (CHIP_SIDE, CHIP_SIDE), interpolation=cv2.INTER_AREA)
+        whole.fill(0)
     # The corners are hair, collar and wall.
     edge = CHIP_SIDE // 6
     inner = grey[edge:-edge, edge:-edge]
     light, spread = cv2.meanStdDev(inner)
-    _, detail = cv2.meanStdDev(cv2.Laplacian(inner, cv2.CV_32F))
+    edges = cv2.Laplacian(inner, cv2.CV_32F)
+    _, detail = cv2.meanStdDev(edges)
     grey.fill(0)
+    edges.fill(0)
     variance = max(1.0, float(spread[0, 0]) ** 2)
     return float(light[0, 0]), float(detail[0, 0]) ** 2 / variance
 

@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance import process
-from appliance.errors import DrempelError
-from appliance.journal import Detail, Event, Journal, JournalError
+from appliance.journal import Event, Journal
 from appliance.lens.alignment import align
 from appliance.lens.camera import Camera, CameraAbsent, CameraBroke, Frame, open_camera
 from appliance.lens.capture import Capture, Recogniser
 from appliance.lens.detection import DetectedFace, FaceDetector
 from appliance.lens.embedding import FaceEmbedder
+from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     TO_LENS,
     CameraClosed,
@@ -42,17 +42,12 @@ from appliance.link.messages import (
     LensFailed,
     LensTrouble,
     Look,
-    Message,
-    read_message,
-    send_message,
 )
 from appliance.link.sockets import Deadline, LinkError, Malformed, WrongPeer, accept, listen, user_ids
 from appliance.settings import Settings
 
 GRACE = 2.0
 """Seconds beyond an attempt's own time before lens ends a look, and again before the watchdog ends lens."""
-ENROLMENT_LIMIT = 60.0
-"""Seconds that a look may last after an `Embed` with hints."""
 FIRST_WORD = 1.0
 """Seconds in which a caller must say `Look`."""
 WHOLE_MESSAGE = 0.05
@@ -97,7 +92,8 @@ class LensService:
             recogniser: steps 2 to 4, or None when recognition is off: then no look opens the camera.
             journal: the zone's.
             callers: user ids that may ask for a look.
-            attempt_time: seconds that an attempt may last; a look ends `GRACE` later.
+            attempt_time: seconds that an attempt may last, in an enrolment window too; a look ends `GRACE`
+                later, counted from its `Look`, whatever vault says after it.
             face_min_px: the least width of a face, in pixels.
         """
         self._camera = camera
@@ -108,7 +104,6 @@ class LensService:
         self._face_min_px = face_min_px
         self._stopping = threading.Event()
         self._wake, self._waker = socket.socketpair()
-        self._limit: Deadline | None = None
         self._last_moment: Deadline | None = None
         self._opened = False
 
@@ -139,7 +134,7 @@ class LensService:
                 try:
                     connection = accept(listener, self._callers)
                 except WrongPeer:
-                    self._note(Event.WRONG_PEER)
+                    self._journal.note(Event.WRONG_PEER)
                 except OSError as error:
                     # A caller that is gone again, or no file handle left: neither may spin this loop.
                     _say(f"a caller could not be accepted: {error.strerror or error}")
@@ -162,12 +157,13 @@ class LensService:
         except _HungUp:
             return
         except LinkError:
-            self._note(Event.HOSTILE_MESSAGE)
+            self._journal.note(Event.HOSTILE_MESSAGE)
             return
         if self._recogniser is None:
             self._last_word(connection, LensFailed(LensTrouble.CAMERA_ABSENT))
             return
-        self._allow(self._look_limit)
+        limit = Deadline(self._look_limit)
+        self._last_moment = Deadline(self._look_limit + GRACE)
         self._opened = False
         capture = Capture(
             self._recogniser,
@@ -176,36 +172,36 @@ class LensService:
             interrupted=lambda: _readable(connection, 0, self._wake),
         )
         try:
-            ending = self._look(connection, capture)
+            ending = self._look(connection, capture, limit)
         finally:
             # Before anything is said: what was seen is gone, and the camera is closed.
             capture.end()
             self._camera.close()
-            self._limit = self._last_moment = None
+            self._last_moment = None
         counts = capture.counts
         if ending is not None:
             self._last_word(connection, ending)
         if isinstance(ending, LensFailed):
-            self._note(Event.FAILED, trouble=ending.trouble)
+            self._journal.note(Event.FAILED, trouble=ending.trouble)
         if self._opened:
-            self._note(
+            self._journal.note(
                 Event.CAMERA_CLOSED, frames=counts.frames, codes=counts.codes, embeddings=counts.embeddings
             )
 
-    def _look(self, connection: socket.socket, capture: Capture) -> Message | None:
+    def _look(self, connection: socket.socket, capture: Capture, limit: Deadline) -> Message | None:
         """Run one look; how it ended, as vault is to hear it, or None when nobody is left to hear."""
         try:
             self._camera.open()
             self._opened = True
-            self._note(Event.CAMERA_OPENED)
+            self._journal.note(Event.CAMERA_OPENED)
             _tell(connection, CameraOpen())
-            self._show(connection, capture)
+            self._show(connection, capture, limit)
         except _Over as over:
             return LensFailed(over.trouble)
         except _HungUp:
             return None
         except LinkError:
-            self._note(Event.HOSTILE_MESSAGE)
+            self._journal.note(Event.HOSTILE_MESSAGE)
             return LensFailed(LensTrouble.INTERNAL)
         except (CameraAbsent, CameraBroke) as error:
             _say(str(error))
@@ -218,30 +214,25 @@ class LensService:
             return LensFailed(LensTrouble.INTERNAL)
         return CameraClosed()
 
-    def _show(self, connection: socket.socket, capture: Capture) -> None:
+    def _show(self, connection: socket.socket, capture: Capture, limit: Deadline) -> None:
         """Frames to `capture`, and messages from vault in between, until `Finish`."""
         while True:
-            while _readable(connection, 0):
+            said = _readable(connection, 0)
+            if said:
                 message = self._next_message(connection)
                 if isinstance(message, Finish):
                     return
                 if not isinstance(message, Embed):
                     raise Malformed("a second Look on one connection")
                 capture.embed(message.probes, hints=bool(message.hints))
-                if message.hints:
-                    self._allow(ENROLMENT_LIMIT)
+            # After each message as before each frame: no stream of messages makes a look longer.
             if self.stopping:
                 raise _Over(LensTrouble.INTERNAL)
-            if self._limit is not None and self._limit.passed:
+            if limit.passed:
                 raise _Over(LensTrouble.OUT_OF_TIME)
-            frame = self._camera.read(FRAME_WAIT)
+            frame = None if said else self._camera.read(FRAME_WAIT)
             if frame is not None:
                 capture.see(frame)
-
-    def _allow(self, seconds: float) -> None:
-        """Let the look under way last for `seconds` from now."""
-        self._limit = Deadline(seconds)
-        self._last_moment = Deadline(seconds + GRACE)
 
     def _next_message(self, connection: socket.socket) -> Message:
         """The message whose first byte is there."""
@@ -255,13 +246,6 @@ class LensService:
     def _last_word(self, connection: socket.socket, message: Message) -> None:
         with contextlib.suppress(_HungUp):  # the caller may be gone, and nothing depends on it
             _tell(connection, message)
-
-    def _note(self, event: Event, **details: Detail) -> None:
-        """Write it down; a full disk stops no look."""
-        try:
-            self._journal.write(event, **details)
-        except JournalError as error:
-            _say(str(error))
 
 
 class PackRecogniser:
@@ -289,31 +273,29 @@ def run(settings: Settings) -> int:
     """Be the lens until SIGTERM or SIGINT. Main thread only.
 
     Returns:
-        The exit status: 0 after a stop, 2 (and one line) when the configuration or the pack is wrong, 1 when
-        serving failed. A look that hangs ends the process with status 70, without returning.
+        The exit status, see `process.run_zone`: 2 when the configuration is wrong or the pack is not
+        installed, 1 when the pack is damaged or serving failed. A look that hangs ends the process with
+        status 70, without returning.
     """
     _quieten_opencv()
-    try:
-        journal = process.begin(settings, "lens")
-        callers = user_ids(settings.users.vault)
-        service = LensService(
-            open_camera(settings.camera),
-            _load_recogniser(settings),
-            journal,
-            callers=callers,
-            attempt_time=settings.recognition.attempt_time,
-            face_min_px=settings.recognition.face_min_px,
-        )
-        listener = listen(settings.socket("lens/look"))
-        journal.write(Event.STARTED)
-    except DrempelError as error:
-        _say(" ".join(str(error).splitlines()))
-        return 2
-    with listener:
+    return process.run_zone("lens", lambda: _run(settings))
+
+
+def _run(settings: Settings) -> int:
+    journal = process.begin(settings, "lens")
+    service = LensService(
+        open_camera(settings.camera),
+        _load_recogniser(settings),
+        journal,
+        callers=user_ids(settings.users.vault),
+        attempt_time=settings.recognition.attempt_time,
+        face_min_px=settings.recognition.face_min_px,
+    )
+    with listen(settings.socket("lens/look")) as listener:
+        journal.note(Event.STARTED)
         process.on_stop(service.stop)
         clean = _serve_watched(service, listener)
-    with contextlib.suppress(JournalError):  # a stop needs no disk
-        journal.write(Event.STOPPED)
+    journal.note(Event.STOPPED)
     journal.close()
     return 0 if clean else 1
 
@@ -376,4 +358,4 @@ def _quieten_opencv() -> None:
 
 
 def _say(line: str) -> None:
-    print(f"lens: {line}", file=sys.stderr, flush=True)
+    print(f"drempel lens: {line}", file=sys.stderr, flush=True)

@@ -1,19 +1,14 @@
 """Every message between zones, beside the decision channel: closed, fixed in size, and boring.
 
-On the wire a message is a type (one byte), the length of its body (two bytes, big-endian) and the
-body. The length is fixed by the type; only a token's code may vary, within `MAX_CODE`. A reader names
-the types that it expects, and anything else is `Malformed`. Integers are big-endian; embeddings are
-little-endian float32, as both sides hold them in memory.
+How they travel is in `framing`. Embeddings are little-endian float32, as both sides hold them in memory.
 """
 
 import enum
-import socket
-import struct
-from collections.abc import Collection
-from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import Self
 
-from appliance.link.sockets import Deadline, Malformed, read_exact, send
+from appliance.link.framing import Message
+from appliance.link.sockets import Malformed
 
 HANDLE = 16
 """Bytes of a record's handle, of a consent's id and of a badge's id: random, and no one's name."""
@@ -27,9 +22,6 @@ MAX_BADGE_BITS = 128
 """Bits of the longest badge number."""
 MAX_LEASE = 3600
 """Seconds for which admin can vouch at a time that a legal ground is current (design §7)."""
-_HEADER = struct.Struct("!BH")
-HEADER_SIZE = _HEADER.size
-"""Bytes before every body."""
 
 
 class Guidance(enum.IntEnum):
@@ -76,45 +68,6 @@ class DoorMode(enum.IntEnum):
     LOCKED = 0x01
     ATTEMPT = 0x02
     UNLOCKED = 0x03
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message without a body; the base of all others.
-
-    A subclass names its `TYPE` and the `LAYOUT` of its body (a `struct` format); its fields are the
-    values of that layout, in order. `__post_init__` checks what a layout cannot say.
-    """
-
-    TYPE: ClassVar[int]
-    LAYOUT: ClassVar[str] = "!"
-
-    def body(self) -> bytes:
-        """The body on the wire."""
-        return struct.pack(self.LAYOUT, *(getattr(self, field.name) for field in fields(self)))
-
-    @classmethod
-    def from_body(cls, body: bytes | bytearray) -> Self:
-        """The message that `body` holds.
-
-        Raises:
-            Malformed: wrong length, or a value that this message cannot have.
-        """
-        try:
-            return cls(*struct.unpack(cls.LAYOUT, body))
-        except (struct.error, ValueError) as error:
-            raise Malformed(f"a malformed {cls.__name__}") from error
-
-    @classmethod
-    def lengths(cls) -> range:
-        """The body lengths that are possible."""
-        size = struct.calcsize(cls.LAYOUT)
-        return range(size, size + 1)
-
-    def encode(self) -> bytes:
-        """The whole message on the wire."""
-        body = self.body()
-        return _HEADER.pack(self.TYPE, len(body)) + body
 
 
 def _to_enum(message: Message, name: str, kind: type[enum.IntEnum]) -> None:
@@ -185,9 +138,9 @@ class CodeRead(Message):
     def __post_init__(self) -> None:
         _check(1 <= len(self.code) <= MAX_CODE, "1 to 64 bytes of code")
 
-    def body(self) -> bytes:
-        """The code itself."""
-        return bytes(self.code)
+    def body(self) -> bytes | bytearray:
+        """The code itself, not a copy of it."""
+        return self.code
 
     @classmethod
     def from_body(cls, body: bytes | bytearray) -> Self:
@@ -213,9 +166,9 @@ class Probe(Message):
     def __post_init__(self) -> None:
         _check(len(self.embedding) in self.lengths() and len(self.embedding) % 4 == 0, "an embedding's size")
 
-    def body(self) -> bytes:
-        """The embedding itself. `send_probe` sends it without this copy."""
-        return bytes(self.embedding)
+    def body(self) -> bytes | bytearray | memoryview:
+        """The embedding itself, not a copy of it."""
+        return self.embedding
 
     @classmethod
     def from_body(cls, body: bytes | bytearray) -> Self:
@@ -355,11 +308,30 @@ class Progress(Message):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Enrolled(Message):
-    """The record is durable; here is the token, this once. The vault has forgotten its secret."""
+    """The record is durable; here is the token, this once; vault overwrites its secret when this is sent.
 
-    token: bytes
+    Read from a socket, `token` is a bytearray that its owner overwrites after use.
+    """
+
+    token: bytes | bytearray
     TYPE = 0x32
-    LAYOUT = f"!{TOKEN}s"
+
+    def __post_init__(self) -> None:
+        _check(len(self.token) in self.lengths(), "1 to 64 bytes of token")
+
+    def body(self) -> bytes | bytearray:
+        """The token itself, not a copy of it."""
+        return self.token
+
+    @classmethod
+    def from_body(cls, body: bytes | bytearray) -> Self:
+        """Any 1 to 64 bytes."""
+        return cls(body)
+
+    @classmethod
+    def lengths(cls) -> range:
+        """1 to 64."""
+        return range(1, MAX_CODE + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +352,7 @@ class VaultState(Message):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Message):
-    """Not done, and nothing changed."""
+    """Not done; ask again where the reason may pass. Nothing changed, unless an erasure ended halfway."""
 
     reason: Refusal
     TYPE = 0x3F
@@ -451,44 +423,3 @@ ADMIN_TO_VAULT: tuple[type[Message], ...] = (OpenEnrolment, Erase, Lease, AskVau
 VAULT_TO_ADMIN: tuple[type[Message], ...] = (Done, Progress, Enrolled, VaultState, Refused)
 ADMIN_TO_DOOR: tuple[type[Message], ...] = (AddBadge, RemoveBadge, AskDoor)
 DOOR_TO_ADMIN: tuple[type[Message], ...] = (Done, DoorState, Refused)
-
-
-def parse_header(header: bytes | bytearray, expected: Collection[type[Message]]) -> tuple[type[Message], int]:
-    """The kind and body length that a three-byte header announces.
-
-    Raises:
-        Malformed: a type that is not among `expected`, or a length that this type cannot have.
-    """
-    kind_byte, length = _HEADER.unpack(header)
-    for kind in expected:
-        if kind_byte == kind.TYPE:
-            if length not in kind.lengths():
-                raise Malformed(f"a {kind.__name__} of impossible length")
-            return kind, length
-    raise Malformed("a message that this channel does not have")
-
-
-def read_message(
-    connection: socket.socket, expected: Collection[type[Message]], deadline: Deadline
-) -> Message:
-    """The next message, which must be one of `expected`.
-
-    Raises:
-        Torn, Late, Malformed: see `appliance.link.sockets`; close the connection.
-    """
-    kind, length = parse_header(read_exact(connection, HEADER_SIZE, deadline), expected)
-    return kind.from_body(read_exact(connection, length, deadline))
-
-
-def send_message(connection: socket.socket, message: Message, deadline: Deadline) -> None:
-    """Send one message whole.
-
-    Raises:
-        LinkError: the peer is gone or does not read.
-    """
-    if isinstance(message, Probe):
-        # Not through `encode`, which would leave a copy of the embedding that nobody can overwrite.
-        send(connection, _HEADER.pack(message.TYPE, len(message.embedding)), deadline)
-        send(connection, message.embedding, deadline)
-    else:
-        send(connection, message.encode(), deadline)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from appliance.errors import DrempelError
+from appliance.errors import ConfigurationError, DrempelError
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
@@ -51,6 +51,11 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds left; zero once it has passed."""
         return max(0.0, self._at - time.monotonic())
+
+    @property
+    def overdue(self) -> float:
+        """Seconds since it passed; negative before."""
+        return time.monotonic() - self._at
 
     @property
     def passed(self) -> bool:
@@ -139,8 +144,7 @@ def connect(path: Path, expected: Collection[int], deadline: Deadline) -> socket
     except OSError as error:
         raise LinkError(f"no socket for {path.name}: {error.strerror or error}; restart this zone") from error
     try:
-        connection.settimeout(_left(deadline))
-        connection.connect(str(path))
+        _connect(connection, path, deadline)
         check_peer(connection, expected)
     except TimeoutError as error:
         connection.close()
@@ -153,6 +157,18 @@ def connect(path: Path, expected: Collection[int], deadline: Deadline) -> socket
         reason = error.strerror or error
         raise LinkError(f"nobody answers at {path}: {reason}; is that zone running?") from error
     return connection
+
+
+def _connect(connection: socket.socket, path: Path, deadline: Deadline) -> None:
+    while True:
+        connection.settimeout(_left(deadline))
+        try:
+            connection.connect(str(path))
+        except BlockingIOError:
+            # The listener's queue is full, which a socket with a timeout is told at once: unix(7), EAGAIN.
+            time.sleep(0.01)
+        else:
+            return
 
 
 def read_exact(connection: socket.socket, length: int, deadline: Deadline) -> bytearray:
@@ -222,7 +238,7 @@ def user_ids(*names: str) -> frozenset[int]:
     """The user ids of system users; an empty name means the user who runs this process.
 
     Raises:
-        LinkError: a user does not exist on this device.
+        ConfigurationError: a user does not exist on this device.
     """
     import pwd  # noqa: PLC0415 - only where zones run under users of their own
 
@@ -231,7 +247,7 @@ def user_ids(*names: str) -> frozenset[int]:
         try:
             found.add(pwd.getpwnam(name).pw_uid if name else os.geteuid())
         except KeyError as error:
-            raise LinkError(
+            raise ConfigurationError(
                 f"there is no user {name!r}: create it, or mend [users] in the settings"
             ) from error
     return frozenset(found)

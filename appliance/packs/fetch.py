@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -37,6 +37,22 @@ _NODE_REQUIREMENT = (
     " --hash=sha256:4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"
     " --hash=sha256:4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227\n"
 )
+# pip asks each source package for its metadata before it keeps the file, which would run the package's own
+# setup.py, with setuptools. This stands in for setuptools' build backend and answers what is pinned.
+_STAND_IN = """\
+import pathlib
+import sys
+
+__legacy__ = sys.modules[__name__]
+
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    about = pathlib.Path(folder, "{package}-{version}.dist-info")
+    about.mkdir()
+    text = "Metadata-Version: 2.1\\nName: {package}\\nVersion: {version}\\n"
+    (about / "METADATA").write_text(text, "utf-8")
+    return about.name
+"""
 _BORROWED_NPM = """\
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -230,14 +246,25 @@ def _clean(parent: Path) -> None:
 
 
 def _pip_download(pinned: Pinned, folder: Path) -> None:
-    """`pip download` by hash. An sdist's metadata are built with the setuptools of this environment."""
+    """`pip download` by hash. Nothing is built, and nothing of the package is run: see `_STAND_IN`."""
     requirement = folder / "requirements.txt"
     pin = f"{pinned.package}=={pinned.version} --hash=sha256:{pinned.archive_sha256}\n"
     requirement.write_text(pin, "utf-8")
     only = "--only-binary" if pinned.kind == "wheel" else "--no-binary"
     options = ["--no-deps", "--require-hashes", "--no-build-isolation", only, pinned.package]
     paths = ["--dest", str(folder), "--requirement", str(requirement)]
-    _run([*_pip("download"), *options, *paths], pinned.package)
+    with tempfile.TemporaryDirectory(prefix="backend-", dir=folder) as backend:
+        module = Path(backend) / "setuptools" / "build_meta.py"
+        module.parent.mkdir()
+        (module.parent / "__init__.py").touch()
+        package = pinned.package.replace("-", "_")
+        module.write_text(_STAND_IN.format(package=package, version=pinned.version), "utf-8")
+        before = os.environ.get("PYTHONPATH")
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([backend, before] if before else [backend]),
+            "PIP_USE_PEP517": "1",  # not the older way, which starts setup.py itself
+        }
+        _run([*_pip("download"), *options, *paths], pinned.package, environment)
     requirement.unlink()
 
 
@@ -264,11 +291,17 @@ def _npm_pack(pinned: Pinned, folder: Path, progress: Progress) -> None:
         _run([sys.executable, "-c", _BORROWED_NPM, str(site), "pack", wanted, *options], pinned.package)
 
 
-def _run(command: list[str], what: str) -> None:
+def _run(command: list[str], what: str, environment: Mapping[str, str] | None = None) -> None:
     """Run a registry's client; its last words become the error."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE_S,
+            check=False,
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DownloadFailed(f"{what} could not be fetched ({error}): give --from FOLDER") from error

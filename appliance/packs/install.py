@@ -5,6 +5,7 @@ sources, and what is checked here is that the converted networks answer as the o
 hashes of the result go into the pack's `SHA256SUMS`, which every start checks.
 """
 
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -24,6 +25,8 @@ from appliance.packs.verify import SUMS, PackDamaged, sums_text, verify_pack
 
 _BUILDING = ".building-"
 _REPLACED = ".replaced-"
+_AT_FDCWD = -100  # relative to the working folder; see renameat2(2)
+_RENAME_EXCHANGE = 2
 
 
 class InstallFailed(DrempelError, OSError):
@@ -56,7 +59,9 @@ def install(name: str, *, into: Path, source_folder: Path | None, progress: Prog
 
     Returns:
         The pack's folder, whole and verified. A pack that was there before is replaced at the very
-        end; an interrupted install leaves it as it was.
+        end, in one step; an interrupted install leaves it as it was. (Only where the file system cannot
+        exchange two folders, as NFS, there is a moment between two renames in which a kill leaves the
+        former pack aside, and the next install puts it back.)
 
     Raises:
         UnknownPack, ManifestInvalid: there is no such manifest, or it is wrong.
@@ -75,6 +80,7 @@ def install(name: str, *, into: Path, source_folder: Path | None, progress: Prog
                 _sync(building)
                 _put(building, into / name)
             finally:
+                # Half of the new pack, or the whole of the former one.
                 shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         if isinstance(error, DrempelError):
@@ -220,11 +226,25 @@ def _sync(folder: Path) -> None:
 
 
 def _put(building: Path, home: Path) -> None:
-    """Move the finished folder into place; a pack that was there is moved aside first."""
+    """Move the finished folder into place; a pack that was there takes its place, or is removed."""
     aside = home.parent / f"{_REPLACED}{home.name}"
     if home.exists():
+        if _exchange(building, home):
+            sync_folder(home.parent)
+            return
         home.rename(aside)
     building.rename(home)
     sync_folder(home.parent)
     if aside.exists():
         shutil.rmtree(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False, and nothing done, where that cannot be had."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    # In full, since a wrong type would be read as another: int, path, int, path, unsigned.
+    renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    done: int = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0

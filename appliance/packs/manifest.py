@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from appliance.errors import DrempelError
+from appliance.errors import ConfigurationError, DrempelError
 from appliance.shipped import shipped
 
 FRAMES = (1, 3)  # an attempt decides on one frame or on at most three
@@ -32,7 +32,7 @@ _PART = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
 Inside = Annotated[str, StringConstraints(pattern=f"^{_PART}(/{_PART})*$")]
 
 
-class UnknownPack(DrempelError, LookupError):
+class UnknownPack(ConfigurationError, LookupError):
     """No manifest has this name."""
 
 
@@ -40,11 +40,11 @@ class ManifestInvalid(DrempelError, ValueError):
     """A manifest does not say what it must."""
 
 
-class UnknownThreshold(DrempelError, LookupError):
+class UnknownThreshold(ConfigurationError, LookupError):
     """The pack was not calibrated for this false match rate or number of frames."""
 
 
-class PackNotAcknowledged(DrempelError, PermissionError):
+class PackNotAcknowledged(ConfigurationError, PermissionError):
     """The pack's licence or training data asks that the site says it accepts them; it has not."""
 
 

@@ -3,11 +3,16 @@
 A pack's `SHA256SUMS` lists every other file, sorted, in the format of `sha256sum`; its first line, a
 comment to that tool, holds the hash of the lines below it, so that damage to the list itself is
 noticed as such.
+
+This finds damage: a worn disk, a torn copy, a file of another version. It does not find an attacker who
+may write to the folder, since he can rewrite the list with the files. What keeps him out is that the
+folders of packs belong to root, and that no zone may write to them.
 """
 
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -23,6 +28,14 @@ _LARGEST_FILE = 1 << 30  # bytes; a pack is some tens of megabytes
 
 class PackDamaged(DrempelError, ValueError):
     """A pack is not what was installed; nothing of it was used."""
+
+
+def how_to_install(folder: Path) -> str:
+    """What to do about a pack that is missing or damaged in this folder, such as `…/packs/edge`.
+
+    It names the folder, since the command's own choice is the user's and not the settings'.
+    """
+    return f"run drempel models install {folder.name} --packs {shlex.quote(str(folder.parent))}"
 
 
 def sums_text(sums: Mapping[str, str]) -> str:
@@ -67,18 +80,18 @@ def read_verified(folder: Path, wanted: Collection[str]) -> tuple[dict[str, str]
     """
     present = _files(folder)
     if SUMS not in present:
-        raise PackDamaged(f"{folder.name}/{SUMS} is missing: install the pack again")
+        raise PackDamaged(f"{folder.name}/{SUMS} is missing: {how_to_install(folder)}")
     sums = _parse(folder, _read(folder, SUMS))
     for name in sorted(present - {SUMS} - set(sums)):
-        raise PackDamaged(f"{folder.name}/{name} is not part of the pack: install the pack again")
+        raise PackDamaged(f"{folder.name}/{name} is not part of the pack: {how_to_install(folder)}")
     for name in sorted(set(sums) | set(wanted)):
         if name not in present or name not in sums:
-            raise PackDamaged(f"{folder.name}/{name} is missing: install the pack again")
+            raise PackDamaged(f"{folder.name}/{name} is missing: {how_to_install(folder)}")
     contents = {}
     for name, expected in sums.items():
         data = _read(folder, name)
         if hashlib.sha256(data).hexdigest() != expected:
-            raise PackDamaged(f"{folder.name}/{name} is not what was installed: install the pack again")
+            raise PackDamaged(f"{folder.name}/{name} is not what was installed: {how_to_install(folder)}")
         if name in wanted:
             contents[name] = data
     return sums, contents
@@ -89,20 +102,22 @@ def _files(folder: Path) -> set[str]:
     found: set[str] = set()
     pending = [folder]
     if folder.is_symlink() or not folder.is_dir():
-        raise PackDamaged(f"{folder.name} is not a pack's folder: run drempel models install")
+        raise PackDamaged(f"{folder.name} is not a pack's folder: {how_to_install(folder)}")
     while pending:
         current = pending.pop()
         entries = list(os.scandir(current))
         if not entries:
             name = current.relative_to(folder).as_posix()
-            raise PackDamaged(f"{folder.name}/{name} is an empty folder: install the pack again")
+            raise PackDamaged(f"{folder.name}/{name} is an empty folder: {how_to_install(folder)}")
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(Path(entry.path))
             elif entry.is_file(follow_symlinks=False):
                 found.add(Path(entry.path).relative_to(folder).as_posix())
             else:
-                raise PackDamaged(f"{folder.name}/{entry.name} is a link or a device: install the pack again")
+                raise PackDamaged(
+                    f"{folder.name}/{entry.name} is a link or a device: {how_to_install(folder)}"
+                )
     return found
 
 
@@ -115,13 +130,13 @@ def _read(folder: Path, name: str) -> bytes:
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST_FILE:
-            raise PackDamaged(f"{folder.name}/{name} is not a plain file of a pack: install the pack again")
+            raise PackDamaged(f"{folder.name}/{name} is not a plain file of a pack: {how_to_install(folder)}")
         return file.read()
 
 
 def _parse(folder: Path, data: bytes) -> dict[str, str]:
     """The list, accepted only if writing it anew gives the same bytes."""
-    damaged = PackDamaged(f"{folder.name}/{SUMS} is not what was installed: install the pack again")
+    damaged = PackDamaged(f"{folder.name}/{SUMS} is not what was installed: {how_to_install(folder)}")
     try:
         lines = data.decode("ascii").splitlines()
     except UnicodeDecodeError as error:

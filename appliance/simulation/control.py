@@ -1,17 +1,19 @@
 """The control socket of a simulated door: press, badge, and put pictures before the lens.
 
-One line of JSON in, one line of JSON out, as often as one likes: `{"do": "press"}`.
+One line of JSON in, one line of JSON out, as often as one likes: `{"do": "press"}`. Only the user who runs
+the simulation is heard.
 """
 
 import json
+import os
 import socket
 import threading
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from appliance.errors import DrempelError
-from appliance.link.sockets import listen
-from appliance.process import Zone
+from appliance.link.sockets import WrongPeer, accept, listen
+from appliance.process import ZONES
 from appliance.simulation.door import Shown, SimulatedDoor, SimulationError
 
 MAX_LINE = 65536
@@ -30,7 +32,9 @@ class Control:
     def _listen(self) -> None:
         while not self._stop.is_set():
             try:
-                connection, _ = self._listener.accept()
+                connection = accept(self._listener, {os.geteuid()})
+            except WrongPeer:
+                continue
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(connection,), name="control", daemon=True).start()
@@ -61,7 +65,7 @@ class Control:
             case "show":
                 door.show(_shots(command["pictures"]))
             case "kill":
-                if command["zone"] not in get_args(Zone):
+                if command["zone"] not in ZONES:
                     raise SimulationError("kill door, lens, vault or admin")
                 door.kill(command["zone"])
             case "pins":

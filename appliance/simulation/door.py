@@ -5,6 +5,7 @@ swapping the folder that the replay camera opens at a press.
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -15,18 +16,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from appliance.errors import DrempelError
 from appliance.link.sockets import Deadline, LinkError, connect
-from appliance.process import Zone
+from appliance.process import WRONG_CONFIGURATION, ZONES, Zone
 from appliance.settings import Settings, load
 from appliance.simulation.board import Board
 from appliance.simulation.reader import SimulatedReader
 
-ZONES: tuple[Zone, ...] = ("door", "lens", "vault", "admin")
 RESTART_DELAY = 0.5
 """Seconds between the end of a zone and its next start, as RestartSec= in a unit."""
 READY_SOCKETS = {"door": "door/admin", "lens": "lens/look", "vault": "vault/admin", "admin": "admin/api"}
@@ -72,27 +72,25 @@ class SimulatedDoor:
     """The simulation, as a context manager: started on entry, and all of it stopped on exit."""
 
     def __init__(self, state: Path, plan: Plan) -> None:
-        """Lay out the folders under `state`, which is kept; nothing runs yet."""
-        self.state = state
+        """A simulation that keeps what it holds under `state`; nothing is made and nothing runs before entry.
+
+        Its settings, wall and reader are there from entry on; pictures may be shown before.
+        """
+        self.state = state.resolve()
+        self.config = self.state / "drempel.toml"
         self.plan = plan
-        # Socket paths are short by law of the kernel (107 bytes): never below a long state path.
-        self._runtime = Path(tempfile.mkdtemp(prefix="drempel-"))
-        self._logs = state / "logs"
-        self._shows = state / "shows"
-        for folder in (self._logs, self._shows):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.config = state / "drempel.toml"
-        self._key = self._reader_key()
-        self.write_settings(plan)
+        self.board: Board
+        self.reader: SimulatedReader
+        self._runtime: Path
+        self._logs = self.state / "logs"
+        self._shows = self.state / "shows"
+        self._show_number = 0
         self._processes: dict[Zone, subprocess.Popen[bytes]] = {}
         self._held: set[Zone] = set()
         self._lock = threading.RLock()
         self._stopping = threading.Event()
-        self._watch = threading.Thread(target=self._keep_up, name="keep zones up", daemon=True)
-        self._show_number = 0
-        self.show([Shown(0.0, None)])
-        self.board = Board(self._runtime / "board", button_pin=self.settings.door.button_pin)
-        self.reader = SimulatedReader(self._key, link=self._runtime / "reader")
+        self._stopped = threading.Event()
+        self._undo = contextlib.ExitStack()
 
     @property
     def settings(self) -> Settings:
@@ -105,14 +103,24 @@ class SimulatedDoor:
         Raises:
             SimulationError: one does not; its last words are in the message.
         """
-        try:
+        with contextlib.ExitStack() as undo:
+            # Socket paths are short by law of the kernel (107 bytes): never below a long state path.
+            self._runtime = Path(tempfile.mkdtemp(prefix="drempel-"))
+            undo.callback(shutil.rmtree, self._runtime, ignore_errors=True)
+            self._lay_out()
+            self.write_settings(self.plan)
+            if not self._show_number:
+                self.show([Shown(0.0, None)])
+            self.board = Board(self._runtime / "board", button_pin=self.settings.door.button_pin)
+            undo.callback(self.board.close)
+            self.reader = SimulatedReader(self._reader_key(), link=self._runtime / "reader")
+            undo.callback(self.reader.stop)
+            undo.callback(self._stop_zones)
             for zone in ZONES:
                 self._start(zone)
             self.wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-        self._watch.start()
+            self._undo = undo.pop_all()
+        threading.Thread(target=self._keep_up, name="keep zones up", daemon=True).start()
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -120,12 +128,13 @@ class SimulatedDoor:
         self.stop()
 
     def write_settings(self, plan: Plan) -> None:
-        """Write the settings file; zones read it at their next start, see `restart`."""
+        """Write the settings file; zones read it at their next start, see `restart`. From entry on."""
         self.plan = plan
         self.config.write_text(_settings_text(self.state, self._runtime, plan), encoding="utf-8")
 
     def show(self, shots: Iterable[Shown]) -> None:
         """Put pictures before the lens, from its next opening on."""
+        self._lay_out()
         self._show_number += 1
         folder = self._shows / f"{self._show_number:04d}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +154,7 @@ class SimulatedDoor:
         link.unlink(missing_ok=True)
         link.symlink_to(folder.name)
         # One rename: a camera that opens now sees the old pictures or the new ones, whole.
-        link.rename(self.state / "shows" / "before-the-lens")
+        link.rename(self._shows / "before-the-lens")
 
     def pid(self, zone: Zone) -> int:
         """The process id of a zone that runs.
@@ -210,7 +219,10 @@ class SimulatedDoor:
         return f"{log} is empty"
 
     def stop(self) -> None:
-        """Stop the zones, admin first and door last, and the simulated wall."""
+        """Stop the zones, admin first and door last, and the simulated wall; a second time does nothing."""
+        self._undo.close()
+
+    def _stop_zones(self) -> None:
         self._stopping.set()
         with self._lock:
             for zone in reversed(ZONES):
@@ -223,12 +235,19 @@ class SimulatedDoor:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        self.reader.stop()
-        self.board.close()
-        shutil.rmtree(self._runtime, ignore_errors=True)
+        self._stopped.set()
+
+    def _lay_out(self) -> None:
+        """Make the folders under `state`, which nobody else may look into where it is this door's alone."""
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.config.exists() or not any(self.state.iterdir()):
+            self.state.chmod(0o700)
+        for folder in (self._logs, self._shows):
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _start(self, zone: Zone) -> None:
         command = [sys.executable, "-m", "appliance.simulation.zone", zone, "--config", str(self.config)]
+        command += ["--parent", str(os.getpid())]
         if zone == "door":
             command += ["--board", str(self._runtime / "board")]
         with (self._logs / f"{zone}.log").open("ab") as log:
@@ -247,12 +266,14 @@ class SimulatedDoor:
                     if zone not in self._held and time.monotonic() - since >= RESTART_DELAY:
                         del ended[zone]
                         self._start(zone)
+        # The kernel ends what this thread started when this thread ends: they are stopped in order first.
+        self._stopped.wait()
 
     def _broken(self, zone: Zone) -> bool:
         """Whether a zone refuses to start: a wrong configuration does not mend itself."""
         with self._lock:
             process = self._processes.get(zone)
-            return process is not None and process.poll() == 2
+            return process is not None and process.poll() == WRONG_CONFIGURATION
 
     def _answers(self, zone: Zone, users: set[int]) -> bool:
         with self._lock:
@@ -283,7 +304,13 @@ def temporary_state() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _quoted(text: object) -> str:
+    """A TOML basic string: JSON's, but for the one character more that TOML escapes."""
+    return json.dumps(str(text), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _settings_text(state: Path, runtime: Path, plan: Plan) -> str:
+    plan = replace(plan, packs=plan.packs.resolve())
     named = plan.recognition
     return f"""# The settings of a simulated door. All zones run as the user who started it.
 [site]
@@ -291,9 +318,9 @@ name = "Simulated door"
 language = "en"
 
 [paths]
-state = "{state}"
-runtime = "{runtime}"
-packs = "{plan.packs}"
+state = {_quoted(state)}
+runtime = {_quoted(runtime)}
+packs = {_quoted(plan.packs)}
 
 [users]
 door = ""
@@ -308,21 +335,21 @@ unlock_time = {plan.unlock_time}
 [[badge_readers]]
 kind = "osdp"
 name = "outside"
-device = "{runtime / "reader"}"
-key_file = "{state / "reader.scbk"}"
+device = {_quoted(runtime / "reader")}
+key_file = {_quoted(state / "reader.scbk")}
 baud = 115200
 
 [camera]
 source = "replay"
-replay = "{state / "shows" / "before-the-lens"}"
+replay = {_quoted(state / "shows" / "before-the-lens")}
 
 [recognition]
 enabled = {str(named).lower()}
 controller = "{"The person who runs this simulation" if named else ""}"
 dpia = "{"none: a simulation with public pictures" if named else ""}"
 legal_ground = "{"consent" if named else ""}"
-pack = "{plan.pack}"
-acknowledge = ["{plan.pack}"]
+pack = {_quoted(plan.pack)}
+acknowledge = [{_quoted(plan.pack)}]
 attempt_time = {plan.attempt_time}
 answer_time = {plan.answer_time}
 """

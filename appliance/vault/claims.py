@@ -11,7 +11,7 @@ from appliance.packs.manifest import Manifest
 from appliance.vault.comparison import Vector
 from appliance.vault.ground import Leases
 from appliance.vault.keys import EpochKey, wipe
-from appliance.vault.protection import Binding, NotAuthentic, open_sealed
+from appliance.vault.protection import VERSION, Binding, NotAuthentic, open_sealed
 from appliance.vault.store import Store
 from appliance.vault.token import TIER, NotAToken, Token
 
@@ -28,7 +28,7 @@ class Claimed:
         self.template.fill(0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Vaulted:
     """What opens records: the store, the keys and the leases of this vault, and the pack it runs with."""
 
@@ -55,7 +55,7 @@ class Vaulted:
             if not self.leases.current(token.handle):
                 return None
             record = self.store.read(token.handle)
-            if record is None or record.pack != self.pack or record.tier != TIER:
+            if record is None or (record.pack, record.tier, record.version) != (self.pack, TIER, VERSION):
                 return None
             template = open_sealed(record.sealed, token.secret, self.epoch_key, self.binding(token.handle))
         except NotAuthentic:
@@ -76,7 +76,19 @@ def pack_identity(manifest: Manifest) -> bytes:
     """
     embedder = manifest.embedder
     (model,) = (source.member_sha256 for source in manifest.files if source.id == embedder.source)
-    space = f"{manifest.name}\n{model}\n{embedder.conversion}\n{embedder.alignment}\n{embedder.chip}"
+    space = "\n".join(
+        str(part)
+        for part in (
+            manifest.name,
+            model,
+            embedder.conversion,
+            embedder.alignment,
+            embedder.chip,
+            embedder.dimension,
+            embedder.mean,
+            embedder.std,
+        )
+    )
     return hashlib.sha256(b"drempel pack v2\n" + space.encode()).digest()
 
 

@@ -4,6 +4,7 @@ import select
 import socket
 
 from appliance.journal import Event, Journal
+from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     ADMIN_TO_VAULT,
     AskVault,
@@ -11,14 +12,11 @@ from appliance.link.messages import (
     Enrolled,
     Erase,
     Lease,
-    Message,
     OpenEnrolment,
     Progress,
     Refusal,
     Refused,
     VaultState,
-    read_message,
-    send_message,
 )
 from appliance.link.sockets import Deadline, LinkError
 from appliance.settings import Recognition
@@ -70,15 +68,26 @@ class Commands:
             case OpenEnrolment():
                 return self._enrol(connection, command)
             case Erase(handle):
+                under_way = self._windows.current()
+                if under_way is not None and under_way.request.handle == handle:
+                    # An enrolment under way would store the record after its erasure.
+                    self._windows.close(under_way)
                 # The lease first: from here on no decision can rest on the record.
-                vaulted.leases.end(handle)
-                if vaulted.store.erase(handle):
-                    self._journal.note(Event.ERASED)
+                with vaulted.leases.held():
+                    vaulted.leases.end(handle)
+                    existed = vaulted.store.exists(handle)
+                    try:
+                        vaulted.store.erase(handle)
+                    finally:
+                        if existed and not vaulted.store.exists(handle):
+                            self._journal.note(Event.ERASED)
                 return Done()
             case Lease(handle, seconds):
-                if not vaulted.store.exists(handle):
-                    return Refused(Refusal.UNKNOWN_HANDLE)
-                vaulted.leases.grant(handle, seconds)
+                # Held, or a lease that was on its way could be granted after the erasure of its record.
+                with vaulted.leases.held():
+                    if not vaulted.store.exists(handle):
+                        return Refused(Refusal.UNKNOWN_HANDLE)
+                    vaulted.leases.grant(handle, seconds)
                 return Done()
             case AskVault():
                 window = self._windows.current() is not None
@@ -126,18 +135,23 @@ class Commands:
         if window.token is None:
             return Refused(window.refusal or Refusal.WINDOW_EXPIRED)
         handle = window.request.handle
-        token = window.token
-        self._vaulted.leases.grant(handle, window.request.lease)
+        code = window.token.encode()
+        wipe(window.token.secret)
         try:
-            send_message(connection, Enrolled(token.encode()), Deadline(COMMAND_TIME))
+            with self._vaulted.leases.held():
+                if not self._vaulted.store.exists(handle):
+                    return Refused(Refusal.WINDOW_EXPIRED)
+                self._vaulted.leases.grant(handle, window.request.lease)
+            send_message(connection, Enrolled(code), Deadline(COMMAND_TIME))
             self._journal.note(Event.ENROLLED)
         except LinkError:
             # Nobody has the token, so nobody could ever open the record.
-            self._vaulted.leases.end(handle)
-            self._vaulted.store.erase(handle)
+            with self._vaulted.leases.held():
+                self._vaulted.leases.end(handle)
+                self._vaulted.store.erase(handle)
             raise
         finally:
-            wipe(token.secret)
+            wipe(code)
         return None
 
 

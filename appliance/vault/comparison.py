@@ -26,8 +26,11 @@ def read_embedding(data: bytes | bytearray | memoryview, dimension: int) -> Vect
     if len(data) != 4 * dimension:
         raise NotAnEmbedding(f"{len(data)} bytes are no embedding of {dimension} dimensions")
     vector = np.frombuffer(data, dtype="<f4").astype(np.float32)
-    length = float(np.linalg.norm(vector.astype(np.float64)))
-    if not np.isfinite(length) or length < 1e-6:
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = float(np.sqrt(vector @ vector))
+    # An infinite or undefined length is refused here as well.
+    if not 1e-6 <= length < float("inf"):
+        vector.fill(0)
         raise NotAnEmbedding("an embedding must be finite and have a direction")
     vector /= np.float32(length)
     return vector

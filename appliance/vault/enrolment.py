@@ -8,13 +8,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from appliance.link.messages import Guidance, Hint, OpenEnrolment, Probe, Progress, Refusal
+from appliance.link.messages import (
+    Guidance,
+    Hint,
+    OpenEnrolment,
+    Probe,
+    Progress,
+    Refusal,
+)
 from appliance.link.sockets import Deadline
 from appliance.vault.attempt import CLOSING_MARGIN, Decider, take_embedding
 from appliance.vault.claims import Vaulted
 from appliance.vault.comparison import NotAnEmbedding, Vector, make_template, score
 from appliance.vault.keys import wipe
-from appliance.vault.look import LensLook
+from appliance.vault.look import LensLook, drop
 from appliance.vault.protection import seal
 from appliance.vault.store import HandleTaken, Record, StoreError
 from appliance.vault.token import TIER, Token
@@ -117,33 +124,47 @@ def capture(
         DoorGone, LensGone, LinkError: the look ended early; what was captured before stays in the window.
     """
     deadline = Deadline(whole.remaining - CLOSING_MARGIN)
-    say(Guidance.LOOK_HERE)
-    look.embed(window.remaining, hints=True)
+    if window.remaining:
+        say(Guidance.LOOK_HERE)
+        look.embed(window.remaining, hints=True)
     while window.remaining and not deadline.passed and not window.finished.is_set():
         message = look.next(deadline.earlier(0.2))
         if isinstance(message, Hint):
             say(message.guidance)
             window.report(Progress(window.remaining, message.guidance))
         elif isinstance(message, Probe):
-            if not _take(message, window, decider):
+            try:
+                alike = _take(message, window, decider)
+            except NotAnEmbedding:
                 # Lens sends no more than it was asked for: a rejected capture asks for another.
+                look.embed(window.remaining, hints=True)
+                continue
+            if not alike:
                 look.embed(window.remaining, hints=True)
             say(Guidance.CAPTURED)
             window.report(Progress(window.remaining, Guidance.CAPTURED))
+        else:
+            drop(message)
+    if window.finished.is_set():
+        # Closed meanwhile: what came in that moment goes too.
+        window.forget()
     look.finish()
     if window.remaining == 0 and windows.complete(window, vaulted):
         say(Guidance.DONE)
 
 
 def _take(probe: Probe, window: Window, decider: Decider) -> bool:
-    """Add a probe to the window; a face that is not the one captured before starts the captures anew."""
-    try:
-        embedding = take_embedding(probe, len(decider.mean))
-    except NotAnEmbedding:
-        return False
-    alike = not window.captures or (
-        score(make_template(window.captures), embedding, decider.mean) >= decider.threshold
-    )
+    """Add a probe to the window; a face that is not the one captured before starts the captures anew.
+
+    Raises:
+        NotAnEmbedding: the probe's bytes are none.
+    """
+    embedding = take_embedding(probe, len(decider.mean))
+    alike = True
+    if window.captures:
+        so_far = make_template(window.captures)
+        alike = score(so_far, embedding, decider.mean) >= decider.threshold
+        so_far.fill(0)
     if not alike:
         window.forget()
     window.captures.append(embedding)

@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from appliance.link.messages import MAX_LEASE
+from appliance.link.messages import (
+    MAX_LEASE,
+)
 
 
 class Leases:
@@ -41,6 +43,12 @@ class Leases:
         with self._lock:
             now = _now()
             return sum(until > now for until in self._until.values())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold all leases as they are: what is looked at and what is granted or ended stay one act."""
+        with self._lock:
+            yield
 
     @contextmanager
     def while_current(self, handle: bytes) -> Iterator[bool]:

@@ -37,6 +37,15 @@ def wipe(buffer: bytearray | memoryview) -> None:
     buffer[:] = bytes(len(buffer))
 
 
+def random_bytes(length: int) -> bytearray:
+    """Random bytes of the kernel, in a buffer that the caller owns; no copy is left elsewhere."""
+    buffer = bytearray(length)
+    with Path("/dev/urandom").open("rb", buffering=0) as source:
+        if source.readinto(buffer) != length:
+            raise KeyLost("the kernel gives no random bytes: is /dev/urandom there?")
+    return buffer
+
+
 def load_root(state: Path) -> bytearray:
     """The root key `R`: 32 bytes, in a buffer that the caller owns.
 
@@ -53,16 +62,20 @@ def load_root(state: Path) -> bytearray:
                 "the root key is gone but its database is not: put root.key back, or move vault.db away "
                 "and enrol everyone anew"
             )
-        write_durably(path, secrets.token_bytes(KEY))
+        write_durably(path, random_bytes(KEY))
+    # One byte more than a key, so that a longer file is seen to be one.
+    root = bytearray(KEY + 1)
     try:
-        root = bytearray(path.read_bytes())
+        with path.open("rb", buffering=0) as file:
+            length = file.readinto(root)
     except OSError as error:
         raise KeyLost(f"the root key cannot be read: {error.strerror or error}") from error
-    if len(root) != KEY:
+    if length != KEY:
         wipe(root)
         raise KeyLost(
             "the root key is not 32 bytes long: hand over the credential that this device began with"
         )
+    del root[KEY:]
     return root
 
 
@@ -103,14 +116,14 @@ class EpochKey:
     @classmethod
     def create(cls, path: Path, root: bytearray, epoch: int) -> "EpochKey":
         """Make a new epoch key, and write it sealed to `path`, durably."""
-        key = bytearray(secrets.token_bytes(KEY))
+        key = random_bytes(KEY)
         nonce = secrets.token_bytes(NONCE)
-        sealed = AESGCM(root).encrypt(nonce, bytes(key), _epoch_data(root, epoch))
+        sealed = AESGCM(root).encrypt(nonce, key, _epoch_data(root, epoch))
         write_durably(path, _EPOCH_FILE.pack(_EPOCH_VERSION, epoch, nonce, sealed))
         return cls(key, epoch)
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes | bytearray) -> None:
     """Write a file whole or not at all: a temporary file, synced, renamed, and its folder synced.
 
     Raises:

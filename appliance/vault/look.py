@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from appliance.errors import DrempelError
+from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     FROM_LENS,
     CameraClosed,
@@ -20,10 +21,7 @@ from appliance.link.messages import (
     Finish,
     LensFailed,
     Look,
-    Message,
     Probe,
-    read_message,
-    send_message,
 )
 from appliance.link.sockets import Deadline, Malformed, connect
 from appliance.vault.keys import wipe
@@ -114,7 +112,7 @@ class LensLook:
     def pause(self, deadline: Deadline) -> None:
         """Wait until the deadline, while lens may talk and door may hang up; what lens says is dropped."""
         while not deadline.passed:
-            _drop(self.next(deadline))
+            drop(self.next(deadline))
 
     def finish(self) -> None:
         """Have the camera closed, and return when lens says that it is.
@@ -128,7 +126,7 @@ class LensLook:
             message = self.next(deadline)
             if isinstance(message, CameraClosed):
                 return
-            _drop(message)
+            drop(message)
         raise LensGone("lens did not close its camera in time")
 
     @property
@@ -138,7 +136,7 @@ class LensLook:
         return self._connection
 
 
-def _drop(message: Message | None) -> None:
+def drop(message: Message | None) -> None:
     """Overwrite what a message that nobody wants any more carries."""
     if isinstance(message, Probe) and isinstance(message.embedding, bytearray):
         wipe(message.embedding)

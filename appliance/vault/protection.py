@@ -8,8 +8,9 @@ The associated data of both sealings bind handle, tier, device, pack and version
 as well: a record that is swapped, altered or moved to another device is refused. Only AES-256-GCM and
 HKDF-SHA256 of `cryptography`.
 
-What is overwritten: `S'`, `r`, `K` and the opened body, all in buffers of ours. What is not: the key
-schedule inside OpenSSL, which it cleanses when the cipher object is collected.
+What is overwritten: `S`, `S'`, `r`, `K` and the opened body, all in buffers of ours. What is not: the key
+schedule inside OpenSSL, which it cleanses when the cipher object is collected, and what the kernel keeps of
+a socket's bytes until it reuses the memory.
 """
 
 import secrets
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from appliance.errors import DrempelError
-from appliance.vault.keys import KEY, NONCE, TAG, EpochKey, wipe
+from appliance.vault.keys import KEY, NONCE, TAG, EpochKey, random_bytes, wipe
 
 VERSION = 1
 """Of a record's format. 1: float32 as the pack gives it, normalised, not yet rotated."""
@@ -41,17 +42,18 @@ class NotAuthentic(DrempelError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a record is bound to: handle (16 bytes), device (16), pack (32), tier."""
+    """What a record is bound to: handle (16 bytes), device (16), pack (32), tier, and format version."""
 
     handle: bytes
     device: bytes
     pack: bytes
     tier: int
+    version: int = VERSION
 
     def data(self, part: int, epoch: int = 0) -> bytes:
         """The associated data for a part of the record."""
         return b"drempel record v2" + struct.pack(
-            f"!BBBI16s16s{PACK}s", part, self.tier, VERSION, epoch, self.handle, self.device, self.pack
+            f"!BBBI16s16s{PACK}s", part, self.tier, self.version, epoch, self.handle, self.device, self.pack
         )
 
 
@@ -67,9 +69,11 @@ def seal(
     template: npt.NDArray[np.float32], secret: bytearray, epoch_key: EpochKey, binding: Binding
 ) -> Sealed:
     """Seal a template (d,) for storage, under a new device half."""
-    half = bytearray(secrets.token_bytes(KEY))
+    half = random_bytes(KEY)
     key = _content_key(secret, half, binding)
-    body = bytearray(_BODY.pack(VERSION, len(template)) + template.astype("<f4").tobytes())
+    body = bytearray(_BODY.size + 4 * len(template))
+    _BODY.pack_into(body, 0, binding.version, len(template))
+    np.frombuffer(body, dtype="<f4", offset=_BODY.size)[:] = template
     try:
         nonce = secrets.token_bytes(NONCE)
         sealed_half = nonce + AESGCM(epoch_key.key).encrypt(nonce, half, binding.data(_HALF, epoch_key.epoch))
@@ -96,7 +100,7 @@ def open_sealed(
         key = _content_key(secret, half, binding)
         _open(key, sealed.body, binding.data(_WHOLE), body)
         version, dimensions = _BODY.unpack_from(body)
-        if version != VERSION or len(body) != _BODY.size + 4 * dimensions:
+        if version != binding.version or len(body) != _BODY.size + 4 * dimensions:
             raise NotAuthentic("a record of another version")
         return np.frombuffer(body, dtype="<f4", offset=_BODY.size).copy()
     except struct.error as error:

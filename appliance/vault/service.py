@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
 from appliance.link.decision import Answer, Verb, read_request, write_answer
-from appliance.link.messages import HANDLE
+from appliance.link.messages import (
+    HANDLE,
+)
 from appliance.link.sockets import Deadline, LinkError, Malformed, WrongPeer, accept, listen, user_ids
 from appliance.packs.manifest import check_acknowledged, load_manifest
-from appliance.process import begin, stop_event
+from appliance.process import begin, run_zone, stop_event
 from appliance.settings import Settings
 from appliance.vault.attempt import Decider, verify
 from appliance.vault.claims import Vaulted, pack_identity
@@ -110,20 +112,21 @@ class VaultService:
         serve: Callable[[socket.socket], None],
         stop: threading.Event,
     ) -> None:
-        listener.settimeout(0.25)
-        while not stop.is_set():
-            try:
-                connection = accept(listener, allowed)
-            except WrongPeer:
-                self._journal.note(Event.WRONG_PEER)
-            except TimeoutError:
-                continue
-            except OSError as error:
-                # Out of file descriptors, say: nothing is lost by waiting for better.
-                print(f"vault: {error}", file=sys.stderr)
-                stop.wait(0.25)
-            else:
-                serve(connection)
+        with listener:
+            listener.settimeout(0.25)
+            while not stop.is_set():
+                try:
+                    connection = accept(listener, allowed)
+                except WrongPeer:
+                    self._journal.note(Event.WRONG_PEER)
+                except TimeoutError:
+                    continue
+                except OSError as error:
+                    # Out of file descriptors, say: nothing is lost by waiting for better.
+                    print(f"drempel vault: {error}", file=sys.stderr)
+                    stop.wait(0.25)
+                else:
+                    serve(connection)
 
     def _decide(self, connection: socket.socket) -> None:
         """Serve one attempt: `01` is the last act of a match, and an error writes nothing at all."""
@@ -138,9 +141,10 @@ class VaultService:
                 self._journal.note(Event.HOSTILE_MESSAGE)
             except DrempelError as error:
                 self._journal.note(Event.FAILED)
-                print(f"vault: {error}", file=sys.stderr)
-            finally:
-                self._guidance.detach()
+                print(f"drempel vault: {error}", file=sys.stderr)
+            except Exception as error:  # noqa: BLE001 - one attempt may fail; deciding goes on
+                self._journal.note(Event.FAILED)
+                print(f"drempel vault: an attempt failed with {type(error).__name__}", file=sys.stderr)
 
     def _attempt(self, connection: socket.socket) -> None:
         recognition = self._settings.recognition
@@ -150,7 +154,7 @@ class VaultService:
             return
         whole = Deadline(recognition.attempt_time)
         window = self._windows.current()
-        say = self._guidance.say
+        say = self._guidance.begin()
         matched: bytes | None = None
         with LensLook(self._settings.socket("lens/look"), self._peers.lens, connection, whole) as look:
             if window is not None:
@@ -206,11 +210,11 @@ def _epoch_key(settings: Settings, store: Store, root: bytearray) -> EpochKey:
 
 
 def run(settings: Settings) -> int:
-    """Be the vault until asked to stop; the exit status of the process.
+    """Be the vault until asked to stop; the exit status of the process, see `run_zone`."""
 
-    Raises:
-        DrempelError: it cannot start; the message says what to do.
-    """
-    stop = stop_event()
-    VaultService(settings, begin(settings, "vault")).run(stop)
-    return 0
+    def serve() -> int:
+        stop = stop_event()
+        VaultService(settings, begin(settings, "vault")).run(stop)
+        return 0
+
+    return run_zone("vault", serve)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from appliance.errors import DrempelError
-from appliance.vault.protection import Sealed
+from appliance.vault.protection import VERSION, Sealed
 
 SCHEMA = 1
 _TABLES = """
 CREATE TABLE record (
     handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
+    version INTEGER NOT NULL,
     tier INTEGER NOT NULL,
     pack BLOB NOT NULL CHECK (length(pack) = 32),
     half BLOB NOT NULL,
@@ -35,12 +36,13 @@ class HandleTaken(DrempelError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: handle (16 bytes), tier, pack identity (32 bytes) and the sealed parts."""
+    """One row: handle (16 bytes), tier, pack identity (32 bytes), the sealed parts, and their format."""
 
     handle: bytes
     tier: int
     pack: bytes
     sealed: Sealed
+    version: int = VERSION
 
 
 class Store:
@@ -84,12 +86,12 @@ class Store:
         Raises:
             StoreError: the database is damaged or gone.
         """
-        row = self._one("SELECT tier, pack, half, body FROM record WHERE handle = ?", (handle,))
+        row = self._one("SELECT version, tier, pack, half, body FROM record WHERE handle = ?", (handle,))
         if row is None:
             return None
         self.records_read += 1
-        tier, pack, half, body = row
-        return Record(handle, tier, pack, Sealed(half, body))
+        version, tier, pack, half, body = row
+        return Record(handle, tier, pack, Sealed(half, body), version)
 
     def exists(self, handle: bytes) -> bool:
         """Whether there is a record with this handle; nothing of it is read."""
@@ -104,8 +106,15 @@ class Store:
         """
         try:
             self._write(
-                "INSERT INTO record (handle, tier, pack, half, body) VALUES (?, ?, ?, ?, ?)",
-                (record.handle, record.tier, record.pack, record.sealed.half, record.sealed.body),
+                "INSERT INTO record (handle, version, tier, pack, half, body) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    record.handle,
+                    record.version,
+                    record.tier,
+                    record.pack,
+                    record.sealed.half,
+                    record.sealed.body,
+                ),
             )
         except sqlite3.IntegrityError as error:
             raise HandleTaken("a record with this handle is stored already: choose a new handle") from error

@@ -6,11 +6,14 @@ no protection against forgery, which the secret is.
 """
 
 import binascii
-import secrets
 from dataclasses import dataclass
 
 from appliance.errors import DrempelError
-from appliance.link.messages import HANDLE, TOKEN
+from appliance.link.messages import (
+    HANDLE,
+    TOKEN,
+)
+from appliance.vault.keys import random_bytes
 
 SECRET = 16
 """Bytes of the claim's secret: 128 random bits."""
@@ -33,12 +36,15 @@ class Token:
     @classmethod
     def create(cls, handle: bytes) -> "Token":
         """A token with a new random secret."""
-        return cls(handle, bytearray(secrets.token_bytes(SECRET)))
+        return cls(handle, random_bytes(SECRET))
 
-    def encode(self) -> bytes:
-        """The 35 bytes of the code."""
-        body = bytes([_FORMAT]) + self.handle + self.secret
-        return body + _check(body)
+    def encode(self) -> bytearray:
+        """The 35 bytes of the code, in a buffer that the caller overwrites."""
+        code = bytearray([_FORMAT])
+        code += self.handle
+        code += self.secret
+        code += _check(code)
+        return code
 
     @classmethod
     def decode(cls, code: bytes | bytearray) -> "Token":
@@ -47,11 +53,13 @@ class Token:
         Raises:
             NotAToken: wrong length, format or check.
         """
-        if len(code) != TOKEN or code[0] != _FORMAT or bytes(code[-2:]) != _check(code[:-2]):
-            raise NotAToken("not a token of this kind of door")
-        return cls(bytes(code[1 : 1 + HANDLE]), bytearray(code[1 + HANDLE : -2]))
+        # Views, so that the only copy of the secret is the one that is given out.
+        with memoryview(code) as view:
+            if len(view) != TOKEN or view[0] != _FORMAT or bytes(view[-2:]) != _check(view[:-2]):
+                raise NotAToken("not a token of this kind of door")
+            return cls(bytes(view[1 : 1 + HANDLE]), bytearray(view[1 + HANDLE : -2]))
 
 
-def _check(body: bytes | bytearray) -> bytes:
+def _check(body: bytearray | memoryview) -> bytes:
     # CRC-16/CCITT-FALSE.
     return binascii.crc_hqx(body, 0xFFFF).to_bytes(2)

@@ -1,8 +1,10 @@
 import asyncio
+import json
 import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,13 +15,20 @@ import gpiozero
 import pytest
 from gpiozero.pins.mock import MockFactory
 
+from appliance import journal as journal_module
 from appliance.door import controller as controller_module
+from appliance.door import record as record_module
 from appliance.door.badges import Badges
 from appliance.door.controller import Controller, Reason
 from appliance.door.pins import Pins, RelayError
 from appliance.door.record import Record
-from appliance.journal import Journal, verify
-from appliance.link.messages import DoorMode, Guidance, Guide, Look
+from appliance.journal import Event, Journal, JournalError, verify
+from appliance.link.messages import (
+    DoorMode,
+    Guidance,
+    Guide,
+    Look,
+)
 from appliance.settings import Door, Paths, Recognition, Settings, Users
 
 BADGE = (26, 0x2ABCDE1)
@@ -570,3 +579,180 @@ def test_the_journal_tells_what_happened_and_not_to_whom(scene: Scene) -> None:
     assert '"reason":"badge"' in text
     assert str(BADGE[1]) not in text
     assert str(STRANGE[1]) not in text
+
+
+def guiding(*words: Guidance) -> Speak:
+    async def guide(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for word in words:
+            writer.write(Guide(word).encode())
+
+    return guide
+
+
+def outcomes(scene: Scene) -> list[str]:
+    lines = [json.loads(line) for line in (scene.folder / "journal.jsonl").read_text().splitlines()]
+    return [line["details"]["outcome"] for line in lines if line["event"] == "attempt ended"]
+
+
+@pytest.mark.parametrize("last", [Guidance.CAPTURED, Guidance.DONE])
+def test_a_press_in_an_enrolment_window_opens_nothing_and_is_no_refusal(scene: Scene, last: Guidance) -> None:
+    async def play() -> None:
+        async with scene.played() as door:
+            scene.vault.guidance = guiding(Guidance.LOOK_HERE, last)
+            scene.vault.answers = [saying(b"\x00", after=0.5)]
+            door.press()
+            await settle(door)
+            assert not scene.lamp("refused")
+            assert not scene.lamp("busy")
+            assert scene.lamp("ready")
+            assert scene.relay_states == [0]
+
+    asyncio.run(play())
+    assert outcomes(scene) == ["captured"]
+
+
+@pytest.mark.parametrize("words", [(Guidance.USE_BADGE,), (Guidance.CAPTURED, Guidance.USE_BADGE)])
+def test_an_attempt_that_ends_with_the_badge_as_guidance_is_refused(
+    scene: Scene, words: tuple[Guidance, ...]
+) -> None:
+    async def play() -> None:
+        async with scene.played() as door:
+            scene.vault.guidance = guiding(*words)
+            scene.vault.answers = [saying(b"\x00", after=0.5)]
+            door.press()
+            await settle(door)
+            assert scene.lamp("refused")
+            assert scene.relay_states == [0]
+
+    asyncio.run(play())
+    assert outcomes(scene) == ["no_match"]
+
+
+def test_what_a_person_captured_before_does_not_colour_the_next_attempt(scene: Scene) -> None:
+    async def play() -> None:
+        async with scene.played() as door:
+            scene.vault.guidance = guiding(Guidance.CAPTURED)
+            scene.vault.answers = [saying(b"\x00", after=0.5), saying(b"\x00", after=0.5)]
+            door.press()
+            await settle(door)
+            scene.vault.guidance = None
+            door.press()
+            await settle(door)
+            assert scene.lamp("refused")
+
+    asyncio.run(play())
+    assert outcomes(scene) == ["captured", "no_match"]
+
+
+def test_a_badge_opens_at_once_while_vault_floods_guidance(scene: Scene) -> None:
+    async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(Guide(Guidance.SHOW_TOKEN).encode() * 20_000)
+            await writer.drain()
+
+    async def play() -> None:
+        async with scene.played() as door:
+            loop = asyncio.get_running_loop()
+            shown: list[Guidance] = []
+            before: list[int] = []
+
+            def card() -> None:
+                before.append(len(shown))
+                door.card(*BADGE)
+
+            def guide(guidance: Guidance) -> None:
+                if not shown:
+                    loop.call_soon(card)
+                shown.append(guidance)
+
+            door._guide = guide  # type: ignore[method-assign]
+            scene.vault.guidance = flood
+            scene.vault.answers = [saying(b"\x00", after=1)]
+            door.press()
+            await settle(door, mode=DoorMode.UNLOCKED)
+            assert before == [1]
+            assert scene.relay_states == [0, 1]
+
+    asyncio.run(play())
+
+
+def written(scene: Scene) -> list[tuple[str, dict[str, Any]]]:
+    lines = [json.loads(line) for line in (scene.folder / "journal.jsonl").read_text().splitlines()]
+    return [(line["event"], line.get("details", {})) for line in lines]
+
+
+def test_lines_that_were_lost_are_told_as_soon_as_the_disk_takes_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(scene.folder / "journal.jsonl", sync=False)
+    write, full = journal.write, threading.Event()
+    tried = threading.Semaphore(0)
+    full.set()
+
+    def writing(event: Event, /, **details: Any) -> None:
+        tried.release()
+        if full.is_set():
+            raise JournalError("the disk is full")
+        write(event, **details)
+
+    monkeypatch.setattr(journal, "write", writing)
+    record = Record(journal)
+    for _ in range(3):
+        record.write(Event.UNLOCKED, reason=Reason.BADGE)
+    for _ in range(5):  # three lines, and two tries to tell of what was lost
+        assert tried.acquire(timeout=10)
+    deadline = time.monotonic() + 10
+    while record.lost < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    full.clear()
+    record.write(Event.LOCKED)
+    record.close()
+    assert written(scene) == [("lines lost", {"count": 3}), ("locked", {})]
+    assert record.lost == 3
+
+
+def test_lines_that_were_lost_are_told_even_where_nothing_follows(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "LOST_RETRY", 0.05)
+    journal = Journal(scene.folder / "journal.jsonl", sync=False)
+    write, failures = journal.write, [1]
+
+    def writing(event: Event, /, **details: Any) -> None:
+        if failures:
+            failures.pop()
+            raise JournalError("the disk is full")
+        write(event, **details)
+
+    monkeypatch.setattr(journal, "write", writing)
+    record = Record(journal)
+    record.write(Event.LOCKED)
+    deadline = time.monotonic() + 10
+    while not written(scene) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert written(scene) == [("lines lost", {"count": 1})]
+    record.close()
+
+
+def test_strangers_displace_nothing_of_the_door(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "STRANGERS_TIME", 0.0)  # as if each were a minute after the other
+    journal = Journal(scene.folder / "journal.jsonl", sync=False)
+    write, hangs = journal.write, threading.Event()
+
+    def writing(event: Event, /, **details: Any) -> None:
+        hangs.wait(30)
+        write(event, **details)
+
+    monkeypatch.setattr(journal, "write", writing)
+    record = Record(journal)
+    for _ in range(2000):
+        record.write(Event.HOSTILE_MESSAGE)
+    own = record_module.QUEUE_LENGTH - record_module.STRANGERS_LENGTH
+    for _ in range(own):
+        record.write(Event.LOCKED)
+    hangs.set()
+    record.close(20)
+    events = [event for event, _ in written(scene)]
+    assert events.count("locked") == own
+    assert events.count("hostile message") <= record_module.STRANGERS_LENGTH + 1
+    assert events.count("lines lost") == 1

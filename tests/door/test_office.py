@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from appliance.door.controller import Controller
 from appliance.door.office import Office
 from appliance.door.record import Record
 from appliance.journal import Journal
+from appliance.link.framing import Message, read_message
 from appliance.link.messages import (
     DOOR_TO_ADMIN,
     AddBadge,
@@ -25,11 +27,9 @@ from appliance.link.messages import (
     Done,
     DoorMode,
     DoorState,
-    Message,
     Refusal,
     Refused,
     RemoveBadge,
-    read_message,
 )
 from appliance.link.sockets import Deadline, Torn, listen
 
@@ -39,7 +39,11 @@ STATE = DoorState(DoorMode.LOCKED, 1, 1, 0, 0, 0, 0)
 class Standing:
     """What the office needs of a controller."""
 
+    def __init__(self) -> None:
+        self.asked = 0
+
     def state(self) -> DoorState:
+        self.asked += 1
         return STATE
 
 
@@ -51,11 +55,13 @@ def folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def opened(folder: Path, *, admin: int | None = None) -> AsyncIterator[Badges]:
+async def opened(
+    folder: Path, *, admin: int | None = None, standing: Standing | None = None
+) -> AsyncIterator[Badges]:
     badges = Badges(folder)
     record = Record(Journal(folder / "journal.jsonl"))
     allowed = frozenset({os.geteuid() if admin is None else admin})
-    office = Office(cast("Controller", Standing()), badges, record, allowed)
+    office = Office(cast("Controller", standing or Standing()), badges, record, allowed)
     listener = listen(folder / "admin.sock")
     await office.open(listener)
     try:
@@ -69,11 +75,11 @@ async def opened(folder: Path, *, admin: int | None = None) -> AsyncIterator[Bad
 
 
 def call(folder: Path, *requests: bytes) -> list[Message]:
-    """Blocking, as admin is: each request's answer."""
+    """Blocking, as admin is: each request's answer, a connection each."""
     answers = []
-    with socket.socket(socket.AF_UNIX) as caller:
-        caller.connect(str(folder / "admin.sock"))
-        for request in requests:
+    for request in requests:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(folder / "admin.sock"))
             caller.sendall(request)
             answers.append(read_message(caller, DOOR_TO_ADMIN, Deadline(5)))
     return answers
@@ -83,7 +89,7 @@ def add(badge: bytes, number: int) -> bytes:
     return AddBadge(badge, 26, number.to_bytes(16)).encode()
 
 
-def test_badges_are_added_and_removed_over_one_connection(folder: Path) -> None:
+def test_badges_are_added_and_removed(folder: Path) -> None:
     async def play() -> None:
         async with opened(folder) as badges:
             badge, other = secrets.token_bytes(16), secrets.token_bytes(16)
@@ -180,3 +186,46 @@ def test_eight_silent_callers_are_the_most_and_they_pass(
             assert await asyncio.to_thread(call, folder, AskDoor().encode()) == [STATE]
 
     asyncio.run(play())
+
+
+def test_a_flood_of_requests_is_one_answer_and_the_end(folder: Path) -> None:
+    standing = Standing()
+
+    def flood() -> bytes:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(10)
+            caller.connect(str(folder / "admin.sock"))
+            try:
+                while True:
+                    caller.sendall(AskDoor().encode() * 10_000)
+            except ConnectionError:
+                pass  # hung up on
+            answer = b""
+            try:
+                while part := caller.recv(4096):
+                    answer += part
+            except ConnectionError:
+                pass  # with our bytes unread
+            return answer
+
+    async def play() -> None:
+        async with opened(folder, standing=standing):
+            assert await asyncio.to_thread(flood) == STATE.encode()
+            assert standing.asked == 1
+
+    asyncio.run(play())
+
+
+def test_a_flood_of_wrong_callers_is_one_line_with_their_number(folder: Path) -> None:
+    async def play() -> None:
+        async with opened(folder, admin=54321):
+            for _ in range(20):
+                with pytest.raises((Torn, BrokenPipeError, ConnectionResetError)):
+                    await asyncio.to_thread(call, folder, AskDoor().encode())
+
+    asyncio.run(play())
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["details"]) for line in lines] == [
+        ("wrong peer", {"count": 1}),
+        ("wrong peer", {"count": 19}),  # at the end
+    ]

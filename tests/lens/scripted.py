@@ -20,7 +20,10 @@ from appliance.journal import Journal
 from appliance.lens.camera import Camera, CameraBroke, Frame
 from appliance.lens.capture import Recogniser
 from appliance.lens.service import LensService
-from appliance.link.messages import FROM_LENS, Message, read_message, send_message
+from appliance.link.framing import Message, read_message, send_message
+from appliance.link.messages import (
+    FROM_LENS,
+)
 from appliance.link.sockets import Deadline, connect, listen
 
 FRONTAL = np.array([[40, 45], [72, 45], [56, 64], [43, 82], [69, 82]], np.float32)

@@ -9,7 +9,13 @@ from appliance.lens.alignment import BadLandmarks
 from appliance.lens.camera import Frame
 from appliance.lens.capture import CHOICE_TIME, ENROLMENT_SPACING, MAX_CODES, Capture, State
 from appliance.lens.embedding import BadEmbedding
-from appliance.link.messages import CodeRead, Guidance, Hint, Message, Probe
+from appliance.link.framing import Message
+from appliance.link.messages import (
+    CodeRead,
+    Guidance,
+    Hint,
+    Probe,
+)
 from tests.lens.scripted import ScriptedFace, ScriptedRecogniser, textured
 from tests.lens.test_code import held_up
 

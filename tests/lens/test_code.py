@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from appliance.lens.camera import Frame
 from appliance.lens.code import MAX_CODES_PER_FRAME, read_codes
-from appliance.link.messages import MAX_CODE, TOKEN
+from appliance.link.messages import (
+    MAX_CODE,
+    TOKEN,
+)
 
 
 def held_up(*codes: bytes, module: int = 5, blur: float = 0.0, noise: float = 0.0) -> Frame:

@@ -18,8 +18,9 @@ class TwoFaces:
         self.settings = settings
 
     def detect(self, _: Picture) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        boxes = np.array([[10, 10, 30, 40, 0.9], [50, 20, 150, 160, 0.6]], dtype=np.float32)
-        return boxes, np.zeros((2, 5, 2), dtype=np.float32)
+        self.boxes = np.array([[10, 10, 30, 40, 0.9], [50, 20, 150, 160, 0.6]], dtype=np.float32)
+        self.landmarks = np.ones((2, 5, 2), dtype=np.float32)
+        return self.boxes, self.landmarks
 
 
 def simulated() -> FaceDetector:
@@ -30,6 +31,15 @@ def test_the_largest_face_comes_first() -> None:
     small, large = 20.0, 100.0
     faces = simulated().detect(np.zeros((480, 640, 3), dtype=np.uint8))
     assert [face.size for face in faces] == [large, small]
+
+
+def test_what_insightface_found_is_overwritten_once_copied() -> None:
+    scrfd = TwoFaces()
+    detector = FaceDetector(scrfd, input_size=(192, 160), score=0.4, overlap=0.3)
+    faces = detector.detect(np.zeros((480, 640, 3), dtype=np.uint8))
+    assert all(face.box.any() and face.landmarks.any() for face in faces)
+    assert not scrfd.boxes.any()
+    assert not scrfd.landmarks.any()
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ class Answers:
     def __init__(self, answer: list[float]) -> None:
         self.answer = np.array([answer], dtype=np.float32)
         self.asked: Any = None
+        self.given: Any = None
 
     def get_feat(self, chip: Picture) -> npt.NDArray[np.float32]:
         self.asked = chip
@@ -26,7 +28,8 @@ class Answers:
         return [type("Input", (), {"name": "input"})]
 
     def run(self, _: None, feeds: dict[str, Any]) -> list[npt.NDArray[np.float32]]:
-        self.asked = feeds["input"]
+        self.given = feeds["input"]
+        self.asked = self.given.copy()
         return [self.answer]
 
 
@@ -48,6 +51,22 @@ def test_dlib_is_given_red_green_blue_as_they_are() -> None:
     assert network.asked.shape == (1, 3, 150, 150)
     assert network.asked.dtype == np.float32
     assert network.asked[0, :, 75, 75].tolist() == [30, 20, 10]
+
+
+def test_what_dlib_is_given_is_overwritten_even_if_it_fails() -> None:
+    for answer in ([1.0, 0.0], [0.0, 0.0]):
+        network = Answers(answer)
+        with contextlib.suppress(BadEmbedding):
+            DlibEmbedder(network, layout=DLIB_CHIP, dimension=2).embed(chip(150) + np.uint8(9))
+        assert network.asked.any()
+        assert not network.given.any()
+
+
+def test_no_answer_stays_beside_the_embedding() -> None:
+    network = Answers([3, 0, -4])
+    embedding = ArcFaceEmbedder(network, layout=ARCFACE_CHIP, dimension=3).embed(chip())
+    embedding.fill(0)
+    assert not network.answer.any()
 
 
 @pytest.mark.parametrize("answer", [[0, 0, 0], [np.nan, 0, 1], [np.inf, 0, 0], [1, 0]])

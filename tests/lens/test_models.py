@@ -33,7 +33,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_a_pack_that_is_not_installed_says_how(tmp_path: Path) -> None:
-    with pytest.raises(PackNotInstalled, match="drempel models install edge"):
+    with pytest.raises(PackNotInstalled, match=f"drempel models install edge --packs {tmp_path}$"):
         load_pack(tmp_path, "edge", acknowledged=["edge"], detector_size=None)
     with pytest.raises(UnknownPack):
         load_pack(tmp_path, "../edge", acknowledged=["edge"], detector_size=None)

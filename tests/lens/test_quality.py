@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,9 @@ from appliance.lens.quality import (
     score,
     yaw,
 )
-from appliance.link.messages import Guidance
+from appliance.link.messages import (
+    Guidance,
+)
 from tests.lens.scripted import FRONTAL, ScriptedFace, textured
 
 FRAME = textured()
@@ -101,6 +104,26 @@ def test_contrast_alone_does_not_move_sharpness() -> None:
 
 def test_an_even_surface_is_no_sharp_face() -> None:
     assert judge_chip(np.full((112, 112, 3), 128, np.uint8))[0] is Verdict.BLURRED
+
+
+@pytest.mark.parametrize("side", [112, 150])
+def test_every_copy_of_a_face_is_overwritten(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = []
+
+    def watch(name: str) -> None:
+        real = getattr(cv2, name)
+
+        def keep(*arguments: Any, **settings: Any) -> Any:
+            made.append(real(*arguments, **settings))
+            return made[-1]
+
+        monkeypatch.setattr(cv2, name, keep)
+
+    for name in ("cvtColor", "resize", "Laplacian"):
+        watch(name)
+    assert measure_chip(textured(side, side))[1] > 0
+    assert len(made) == (2 if side == 112 else 3)
+    assert not any(picture.any() for picture in made)
 
 
 def test_a_score_prefers_the_sharper_and_the_straighter() -> None:

@@ -2,8 +2,10 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -130,9 +132,7 @@ def test_a_hang_up_closes_the_camera_at_once(folder: Path, camera: ScriptedCamer
         with Vault(path) as vault:
             vault.say(Look())
             vault.hear_until(CameraOpen)
-        start = time.monotonic()
-        assert eventually_closed(camera)
-        assert time.monotonic() - start < 0.5
+        assert eventually_closed(camera)  # well before a look's own limit of 10 s
     assert not any("hostile" in line for line in events(folder))
 
 
@@ -145,23 +145,67 @@ def test_finish_is_heard_while_frames_are_served(folder: Path, camera: ScriptedC
         start = time.monotonic()
         vault.say(Finish())
         vault.hear_until(CameraClosed)
-        assert time.monotonic() - start < 0.3
+        assert time.monotonic() - start < 5  # a look that does not hear it goes on for 10 s
 
 
-def test_a_look_has_a_limit_of_its_own(
+@contextmanager
+def saying(vault: Vault, words: bytes, pause: float) -> Iterator[None]:
+    """Vault says `words` again and again, until lens hangs up."""
+    over = threading.Event()
+
+    def say() -> None:
+        try:
+            while not over.wait(pause):
+                vault.connection.sendall(words)
+        except OSError:
+            return  # lens hung up
+
+    worker = threading.Thread(target=say)
+    worker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        vault.connection.shutdown(socket.SHUT_RDWR)
+        worker.join(10)
+    assert not worker.is_alive()
+
+
+@pytest.mark.parametrize("hints", [0, 1])
+def test_a_look_has_one_limit_which_no_embed_renews(
+    folder: Path, camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch, hints: int
+) -> None:
+    monkeypatch.setattr("appliance.lens.service.GRACE", 0.2)
+    with (
+        serving(folder, camera, ScriptedRecogniser([[]]), attempt_time=0.2) as (_, path),
+        Vault(path) as vault,
+    ):
+        start = time.monotonic()
+        vault.say(Look())
+        vault.hear_until(CameraOpen)
+        with saying(vault, Embed(1, hints).encode(), 0.05):
+            assert vault.hear_until(LensFailed)[-1] == LensFailed(LensTrouble.OUT_OF_TIME)
+            assert 0.4 <= time.monotonic() - start < 5
+            assert not camera.is_open
+
+
+def test_a_flood_of_messages_neither_outlasts_the_limit_nor_a_stop(
     folder: Path, camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.lens.service.GRACE", 0.1)
-    monkeypatch.setattr("appliance.lens.service.ENROLMENT_LIMIT", 0.5)
-    with serving(folder, camera, ScriptedRecogniser([[]]), attempt_time=0.1) as (_, path):
-        for embed, limit in ((Embed(1, 0), 0.2), (Embed(1, 1), 0.5)):
-            with Vault(path) as vault:
-                vault.say(Look(), embed)
-                vault.hear_until(CameraOpen)
-                start = time.monotonic()
+    monkeypatch.setattr("appliance.lens.service.GRACE", 0.2)
+    with serving(folder, camera, ScriptedRecogniser([[]]), attempt_time=0.2) as (service, path):
+        with Vault(path) as vault:
+            vault.say(Look())
+            vault.hear_until(CameraOpen)
+            with saying(vault, Embed(1, 0).encode() * 1000, 0):
                 assert vault.hear_until(LensFailed)[-1] == LensFailed(LensTrouble.OUT_OF_TIME)
-                assert limit - 0.1 < time.monotonic() - start < limit + 1
-                assert not camera.is_open
+        service._look_limit = 60
+        with Vault(path) as vault:
+            vault.say(Look())
+            vault.hear_until(CameraOpen)
+            with saying(vault, Embed(1, 0).encode() * 1000, 0):
+                service.stop()
+                assert vault.hear_until(LensFailed)[-1] == LensFailed(LensTrouble.INTERNAL)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +255,7 @@ def test_a_step_that_fails_ends_the_look_and_says_where_but_not_what(
     said = capsys.readouterr().err
     assert "ValueError at test_service.py" in said
     assert "4711" not in said
+    assert all(line.startswith("drempel lens: ") for line in said.splitlines())
 
 
 def test_with_recognition_off_no_look_opens_the_camera(folder: Path, camera: ScriptedCamera) -> None:
@@ -249,16 +294,17 @@ def test_a_silent_caller_holds_nobody_for_long(folder: Path, camera: ScriptedCam
 def test_a_hanging_driver_is_noticed(
     folder: Path, camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.lens.service.GRACE", 0.1)
+    monkeypatch.setattr("appliance.lens.service.GRACE", 0.5)
     camera.hang.clear()
-    with serving(folder, camera, ScriptedRecogniser(), attempt_time=0.1) as (service, path):
+    with serving(folder, camera, ScriptedRecogniser(), attempt_time=1) as (service, path):
         assert not service.stuck
         with Vault(path) as vault:
             vault.say(Look())
             vault.hear_until(CameraOpen)
-            time.sleep(0.15)
             assert not service.stuck
-            time.sleep(0.35)
+            end = time.monotonic() + 20
+            while not service.stuck and time.monotonic() < end:
+                time.sleep(0.05)
             assert service.stuck
             camera.hang.set()
             vault.hear_until(LensFailed)
@@ -272,7 +318,7 @@ def test_a_dripped_message_ends_the_look(folder: Path, camera: ScriptedCamera) -
         start = time.monotonic()
         vault.connection.send(Embed(1, 0).encode()[:1])
         assert vault.hear_until(LensFailed)[-1] == LensFailed(LensTrouble.INTERNAL)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 5  # not when the look's own limit is over
         assert not camera.is_open
     assert any("hostile" in line for line in events(folder))
 

@@ -9,7 +9,11 @@ from typing import get_type_hints
 from hypothesis import strategies as st
 
 from appliance.link import messages
-from appliance.link.messages import CodeRead, Message, Probe
+from appliance.link.framing import Message
+from appliance.link.messages import (
+    CodeRead,
+    Probe,
+)
 from appliance.link.sockets import Malformed
 
 ALL = tuple(
@@ -24,6 +28,13 @@ ALL = tuple(
     }
 )
 """Every kind of message that any channel has."""
+
+
+def _type_byte(kind: type[Message]) -> int:
+    return kind.TYPE
+
+
+BY_TYPE: list[type[Message]] = sorted(ALL, key=_type_byte)
 
 _FLAGS = {"hints", "window", "recognition"}
 _WIDTHS = {"B": 1, "H": 2, "I": 4}
@@ -77,4 +88,4 @@ def of(kind: type[Message]) -> st.SearchStrategy[Message]:
     return made.filter(lambda message: message is not None).map(lambda message: message or messages.Done())
 
 
-every_message = st.sampled_from(sorted(ALL, key=lambda kind: kind.TYPE)).flatmap(of)
+every_message: st.SearchStrategy[Message] = st.sampled_from(BY_TYPE).flatmap(of)

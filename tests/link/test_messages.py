@@ -11,9 +11,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from appliance.link import messages
+from appliance.link.framing import (
+    HEADER_SIZE,
+    Message,
+    read_message,
+    send_message,
+)
 from appliance.link.messages import (
     FROM_LENS,
-    HEADER_SIZE,
     MAX_EMBEDDING,
     AddBadge,
     CodeRead,
@@ -27,17 +32,14 @@ from appliance.link.messages import (
     Guide,
     Lease,
     Look,
-    Message,
     OpenEnrolment,
     Probe,
     Refusal,
     Refused,
     VaultState,
-    read_message,
-    send_message,
 )
 from appliance.link.sockets import Deadline, Late, LinkError, Malformed, Torn
-from tests.link.strategies import ALL, defined, every_message, of
+from tests.link.strategies import ALL, BY_TYPE, defined, every_message, of
 
 CHANNELS = (
     messages.TO_LENS,
@@ -81,7 +83,7 @@ def test_no_two_messages_share_a_type_byte() -> None:
     assert all(1 <= kind.TYPE <= 255 for kind in ALL)
 
 
-@pytest.mark.parametrize("kind", sorted(ALL, key=lambda kind: kind.TYPE), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", BY_TYPE, ids=lambda kind: kind.__name__)
 def test_every_message_arrives_as_it_was_sent(kind: type[Message]) -> None:
     @settings(max_examples=40, deadline=None)
     @given(message=of(kind))
@@ -113,7 +115,7 @@ def test_codes_and_embeddings_arrive_in_buffers_that_the_reader_can_overwrite() 
     | st.tuples(st.sampled_from([kind.TYPE for kind in ALL]), st.integers(0, 70), st.binary(max_size=70)).map(
         lambda made: struct.pack("!BH", made[0], made[1]) + made[2]
     )
-    | st.sampled_from(sorted(ALL, key=lambda kind: kind.TYPE)).flatmap(
+    | st.sampled_from(BY_TYPE).flatmap(
         lambda kind: st.binary(min_size=kind.lengths()[0], max_size=kind.lengths()[0]).map(
             lambda body: struct.pack("!BH", kind.TYPE, len(body)) + body
         )
@@ -156,7 +158,7 @@ def test_a_message_of_another_channel_is_refused(
             read_bytes(message.encode(), channel)
 
 
-@pytest.mark.parametrize("kind", sorted(ALL, key=lambda kind: kind.TYPE), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", BY_TYPE, ids=lambda kind: kind.__name__)
 def test_a_length_that_the_type_cannot_have_is_refused_before_the_body_is_read(kind: type[Message]) -> None:
     lengths = kind.lengths()
     for length in {lengths[0] - 1, lengths[-1] + 1, 0, 0xFFFF} - {-1}:

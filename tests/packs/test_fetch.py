@@ -65,6 +65,24 @@ def test_pip_brings_a_package_by_its_hash(registry: Path) -> None:
     assert left_over() == []
 
 
+def test_pip_brings_a_source_package_without_building_or_running_any_of_it(
+    registry: Path, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    setup = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nraise SystemExit(1)\n".encode()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo("drempel_tiny-1.0/setup.py")
+        member.size = len(setup)
+        tar.addfile(member, io.BytesIO(setup))
+    (registry / "drempel_tiny-1.0-py3-none-any.whl").unlink()
+    (registry / "drempel_tiny-1.0.tar.gz").write_bytes(packed.getvalue())
+    wanted = Package("pypi", "drempel-tiny", "1.0", "sdist", hashlib.sha256(packed.getvalue()).hexdigest())
+    assert fetch(wanted, source_folder=None, progress=quiet).read_bytes() == packed.getvalue()
+    assert not ran.exists()
+    assert left_over() == []
+
+
 def test_a_kept_package_serves_when_the_network_is_away(registry: Path) -> None:
     kept = fetch(pinned(wheel()), source_folder=None, progress=quiet)
     (registry / "drempel_tiny-1.0-py3-none-any.whl").unlink()

@@ -77,6 +77,16 @@ def test_a_file_that_is_not_listed_is_refused(pack: Path, name: str) -> None:
         verify_pack(pack)
 
 
+def test_the_advice_names_the_folder_that_is_looked_into(tmp_path: Path) -> None:
+    packs = tmp_path / "all packs"
+    with pytest.raises(PackDamaged, match=f"run drempel models install edge --packs '{packs}'$"):
+        verify_pack(packs / "edge")
+    (packs / "edge").mkdir(parents=True)
+    (packs / "edge" / "more.onnx").write_bytes(b"more")
+    with pytest.raises(PackDamaged, match=f"run drempel models install edge --packs '{packs}'$"):
+        verify_pack(packs / "edge")
+
+
 def test_an_empty_folder_is_refused(pack: Path) -> None:
     (pack / "more").mkdir()
     with pytest.raises(PackDamaged, match="more"):

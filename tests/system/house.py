@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -14,8 +15,10 @@ import cv2
 import numpy as np
 
 from appliance.api_client import ApiClient
-from appliance.link.messages import TOKEN
-from appliance.qr import write_png
+from appliance.link.messages import (
+    TOKEN,
+)
+from appliance.qr import png
 from appliance.simulation.board import Change
 from appliance.simulation.demo import variations
 from appliance.simulation.door import Plan, Shown, SimulatedDoor
@@ -49,13 +52,12 @@ class House:
 
     def enrol(self) -> bytes:
         """Person, consent, badge and template; the token."""
-        self.api.call("POST", "/people", {"name": NAME})
-        self.api.call("POST", "/badges", {"person": NAME, "bits": BADGE[0], "number": f"{BADGE[1]:x}"})
-        route = "/people/Q.%20Planted-Name/consents"
-        self.api.call("POST", route, {"notice_version": "1", "act": "signed-paper"})
+        person = self.api.call("POST", "/people", {"name": NAME})["id"]
+        self.api.call("POST", "/badges", {"person": person, "bits": BADGE[0], "number": f"{BADGE[1]:x}"})
+        self.api.call("POST", f"/people/{person}/consents", {"notice_version": "1", "act": "signed-paper"})
         pictures = variations(self.portraits["obama.jpg"], self.door.state)
         self.door.show(Shown(0.3 * number, picture) for number, picture in enumerate(pictures))
-        enrolment = self.api.call("POST", "/enrolments", {"person": NAME})
+        enrolment = self.api.call("POST", "/enrolments", {"person": person})
         eventually(lambda: self.api.call("GET", "/status")["vault"]["enrolment_open"])
         for _ in range(4):
             self.press()
@@ -78,7 +80,7 @@ class House:
     def show(self, picture: Path | None, *, token: bytes | None = None) -> None:
         """Put a token (else the enrolled person's) before the lens, and then a picture."""
         code = self.door.state / "shown.png"
-        write_png(self.token if token is None else token, code)
+        code.write_bytes(png(self.token if token is None else token))
         shots = [Shown(0.0, code, scale=0.6), Shown(0.5, picture)]
         self.door.show(shots)
 
@@ -104,11 +106,8 @@ def open_house(packs: Path, portraits: dict[str, Path], plan: Plan | None = None
     plan = plan or Plan(packs=packs, unlock_time=0.5, answer_time=1.5)
     try:
         with SimulatedDoor(state, replace(plan, packs=packs)) as door:
-            api = ApiClient(door.settings.socket("admin/api"))
-            try:
-                yield House(door, api, portraits)
-            finally:
-                api.close()
+            api = ApiClient(door.settings.socket("admin/api"), {os.geteuid()})
+            yield House(door, api, portraits)
     finally:
         shutil.rmtree(state, ignore_errors=True)
 

@@ -19,14 +19,13 @@ from pathlib import Path
 import pytest
 
 from appliance.journal import verify
+from appliance.link.framing import read_message, send_message
 from appliance.link.messages import (
     DOOR_TO_ADMIN,
     AddBadge,
     AskDoor,
     Done,
     DoorState,
-    read_message,
-    send_message,
 )
 from appliance.link.sockets import Deadline, connect, listen
 from appliance.settings import load
@@ -268,6 +267,34 @@ def test_a_wrong_configuration_is_one_line_and_status_2(site: Site) -> None:
     assert done.stderr.count("\n") == 1
     assert "chmod 600" in done.stderr
     assert [change.state for change in site.relay if change.state] == []
+
+
+def test_off_a_raspberry_pi_the_door_is_one_line_that_says_so(site: Site) -> None:
+    command = [sys.executable, "-m", "appliance.cli", "door", "--config", str(site.config)]
+    # As off a board, also where the tests run on one: no way to the pins can be loaded.
+    lame = {**os.environ, "PYTHONPATH": str(site.folder / "lame")}
+    (site.folder / "lame").mkdir()
+    for name in ("lgpio", "RPi", "pigpio"):
+        (site.folder / "lame" / f"{name}.py").write_text("raise ImportError('no board')")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=lame)
+    if done.returncode != 1:
+        pytest.skip("this machine has pins")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "drempel run --simulate" in done.stderr
+
+
+def test_a_second_door_is_refused_and_the_first_one_serves_on(site: Site) -> None:
+    first = site.start()
+    site.add_badge()
+    command = [sys.executable, str(site.folder / "launcher.py"), str(site.config), str(site.board.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "door runs already" in done.stderr
+    assert site.ask(AskDoor()).badges == 1
+    at = site.reader.present(BITS, BADGE)
+    site.board.wait_for(site.settings.door.relay_pin, 1, 5, since=at)
+    first.terminate()
+    assert first.wait(20) == 0
 
 
 def test_damaged_badges_stop_the_door_with_a_clear_word(site: Site) -> None:

@@ -17,7 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.link.messages import AskDoor, AskVault, Look
+from appliance.link.messages import (
+    AskDoor,
+    AskVault,
+    Look,
+)
 from appliance.settings import Settings, load
 from appliance.simulation.board import Board
 from appliance.simulation.reader import SimulatedReader

@@ -19,6 +19,7 @@ import pytest
 import segno
 
 from appliance import journal
+from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     FROM_LENS,
     CameraClosed,
@@ -30,10 +31,7 @@ from appliance.link.messages import (
     LensFailed,
     LensTrouble,
     Look,
-    Message,
     Probe,
-    read_message,
-    send_message,
 )
 from appliance.link.sockets import Deadline, connect
 
@@ -44,6 +42,9 @@ import sys
 from appliance.simulation.zone import main
 sys.exit(main(["lens", "--config", sys.argv[1]]))
 """
+
+# No file can grow any more.
+FULL_DISK = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" + PLAIN
 
 # The V4L2 path, replaced at `cv2.VideoCapture` alone: a stand-in file is the device, `sys.argv[2]` is what
 # it shows, and a file named `hang` beside it makes the driver hang.
@@ -209,7 +210,7 @@ def test_a_whole_look_on_replay_with_the_real_pack(
         assert all(abs(float(one @ one) - 1) < 1e-4 for one in embeddings)
         assert float(embeddings[0] @ embeddings[1]) > 0.99
         lens.process.send_signal(signal.SIGTERM)
-        assert lens.process.wait(5) == 0
+        assert lens.process.wait(20) == 0
     lines = (folder / "state/lens/journal.jsonl").read_text()
     assert '"camera closed","details":{"frames":' in lines
     assert '"codes":1,"embeddings":3}' in lines
@@ -264,7 +265,7 @@ def test_the_v4l2_device_is_open_only_during_a_look_however_it_ends(folder: Path
             say(vault, Look())
             assert hear(vault) == CameraOpen()
             lens.process.send_signal(signal.SIGTERM)
-            assert lens.process.wait(5) == 0
+            assert lens.process.wait(20) == 0
 
 
 @pytest.mark.models
@@ -289,8 +290,8 @@ def test_a_driver_that_hangs_costs_the_process_and_nothing_more(
         say(vault, Look())
         assert hear(vault) == CameraOpen()
         start = time.monotonic()
-        assert lens.process.wait(15) == 70
-        assert 5 < time.monotonic() - start < 9
+        assert lens.process.wait(30) == 70
+        assert time.monotonic() - start > 5
 
 
 def test_with_recognition_off_every_look_is_refused_and_no_model_is_loaded(folder: Path) -> None:
@@ -301,7 +302,7 @@ def test_with_recognition_off_every_look_is_refused_and_no_model_is_loaded(folde
         maps = Path(f"/proc/{lens.process.pid}/maps").read_text()
         assert "onnxruntime" not in maps
         lens.process.send_signal(signal.SIGTERM)
-        assert lens.process.wait(5) == 0
+        assert lens.process.wait(20) == 0
 
 
 def test_a_wrong_configuration_is_one_line_and_status_2(folder: Path) -> None:
@@ -309,4 +310,30 @@ def test_a_wrong_configuration_is_one_line_and_status_2(folder: Path) -> None:
         _, said = lens.process.communicate(timeout=60)
         assert lens.process.returncode == 2
         assert said.count("\n") == 1
+        assert said.startswith("drempel lens: ")
         assert "not installed" in said
+        assert f"--packs {folder / 'none'}" in said
+
+
+def test_a_damaged_pack_is_one_line_and_status_1(folder: Path) -> None:
+    (folder / "edge").mkdir()
+    (folder / "edge/detector.onnx").write_bytes(b"half")
+    with running(folder, f'source = "replay"\nreplay = "{folder}"') as lens:
+        _, said = lens.process.communicate(timeout=60)
+        assert lens.process.returncode == 1
+        assert said.count("\n") == 1
+        assert said.startswith("drempel lens: edge/SHA256SUMS is missing")
+
+
+def test_a_full_disk_at_the_start_does_not_stop_lens(folder: Path) -> None:
+    with (
+        running(
+            folder, f'source = "replay"\nreplay = "{folder}"', launcher=FULL_DISK, enabled="false"
+        ) as lens,
+        lens.call() as vault,
+    ):
+        say(vault, Look())
+        assert hear(vault) == LensFailed(LensTrouble.CAMERA_ABSENT)
+        lens.process.send_signal(signal.SIGTERM)
+        assert lens.process.wait(20) == 0
+        assert (folder / "state/lens/journal.jsonl").read_bytes() == b""

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from appliance.link.messages import Guidance, Guide
+from appliance.link.messages import (
+    Guidance,
+    Guide,
+)
 from appliance.vault.token import Token
 from tests.system.house import NAME, House, eventually, side_by_side
 from tests.system.tap import Tap
@@ -86,9 +89,9 @@ class Attempts:
 def other_token(house: House, kind: str) -> bytes:
     token = Token.decode(house.token)
     if kind == "unknown token":
-        return Token.create(os.urandom(16)).encode()
+        return bytes(Token.create(os.urandom(16)).encode())
     if kind == "wrong secret":
-        return Token.create(token.handle).encode()
+        return bytes(Token.create(token.handle).encode())
     damaged = bytearray(house.token)
     damaged[20] ^= 0x10
     return bytes(damaged)

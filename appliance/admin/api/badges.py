@@ -11,13 +11,14 @@ from appliance.admin.registry.holdings import (
     begin_badge,
     complete_badge,
     doom_badge,
+    finish_making,
     list_badges,
 )
 from appliance.admin.registry.people import find_person
-from appliance.admin.zones import ZoneRefused
 from appliance.journal import Event
-from appliance.link.messages import MAX_BADGE_BITS
-from appliance.link.sockets import LinkError
+from appliance.link.messages import (
+    MAX_BADGE_BITS,
+)
 
 router = APIRouter(prefix="/badges", tags=["badges"])
 
@@ -71,11 +72,10 @@ def add(house: Used, new: NewBadge) -> Badge:
     badge = begin_badge(house.registry, person, new.label)
     try:
         house.door.add_badge(badge, new.bits, number)
-    except (LinkError, ZoneRefused):
-        # Door may or may not have it: upkeep has it removed.
-        doom_badge(house.registry, badge)
-        raise
-    complete_badge(house.registry, badge)
+        complete_badge(house.registry, badge)
+    finally:
+        # Where it did not come so far, door may or may not have it: upkeep has it removed.
+        finish_making(house.registry, badge)
     house.journal.note(Event.BADGE_ADDED)
     return Badge(id=badge.hex(), person=person, label=new.label)
 

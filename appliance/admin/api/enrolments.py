@@ -51,8 +51,8 @@ def watch(house: Used, enrolment: str) -> EnrolmentProgress:
 
 @router.delete("/{enrolment}", status_code=204)
 def cancel(house: Used, enrolment: str) -> None:
-    """Close the window; nothing is kept."""
-    house.enrolments.find(enrolment).cancelled.set()
+    """Close the window; a template whose token was not taken yet is erased."""
+    house.enrolments.cancel_one(enrolment)
 
 
 @router.post("/{enrolment}/token")

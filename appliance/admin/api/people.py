@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from appliance.admin.api.house import House, Used
 from appliance.admin.registry import consent as consents
 from appliance.admin.registry.consent import Act
-from appliance.admin.registry.holdings import doom_badges, doom_templates
+from appliance.admin.registry.holdings import doom_badges, doom_templates, holds_template
 from appliance.admin.registry.people import (
     Person,
     StillHeld,
@@ -17,9 +17,7 @@ from appliance.admin.registry.people import (
     list_people,
     remove_person,
 )
-from appliance.admin.zones import ZoneRefused
 from appliance.journal import Event
-from appliance.link.sockets import LinkError
 
 router = APIRouter(prefix="/people", tags=["people"])
 
@@ -66,65 +64,65 @@ def add(house: Used, new: NewPerson) -> Person:
     return person
 
 
-@router.get("/{who}")
-def one(house: Used, who: str) -> Person:
-    """One person, by id or by name."""
-    return find_person(house.registry, who)
+@router.get("/{person_id}")
+def one(house: Used, person_id: str) -> Person:
+    """One person, by id."""
+    return find_person(house.registry, person_id)
 
 
-@router.delete("/{who}", status_code=204)
-def remove(house: Used, who: str) -> None:
+@router.delete("/{person_id}", status_code=204)
+def remove(house: Used, person_id: str) -> None:
     """Erase a person from every zone, and then from here."""
-    person = find_person(house.registry, who).id
+    person = find_person(house.registry, person_id).id
     _withdraw(house, person)
     doom_badges(house.registry, person)
-    if not (house.upkeep.erase_now(person) and house.upkeep.remove_badges_now()):
+    if not (house.upkeep.erase_now(person) and house.upkeep.remove_badges_now(person)):
         raise StillHeld("a zone is away and still holds something of this person: ask again when it is back")
     remove_person(house.registry, person)
+    house.registry.empty_log()
 
 
-@router.get("/{who}/consents")
-def consents_of(house: Used, who: str) -> list[ConsentOnRecord]:
+@router.get("/{person_id}/consents")
+def consents_of(house: Used, person_id: str) -> list[ConsentOnRecord]:
     """All consents of a person, the oldest first."""
-    person = find_person(house.registry, who).id
+    person = find_person(house.registry, person_id).id
     return [
         ConsentOnRecord.model_validate(consent, from_attributes=True)
         for consent in consents.list_consents(house.registry, person)
     ]
 
 
-@router.post("/{who}/consents", status_code=201)
-def give(house: Used, who: str, new: NewConsent) -> ConsentOnRecord:
+@router.post("/{person_id}/consents", status_code=201)
+def give(house: Used, person_id: str, new: NewConsent) -> ConsentOnRecord:
     """Record a consent."""
-    person = find_person(house.registry, who).id
+    person = find_person(house.registry, person_id).id
     consent = consents.give_consent(house.registry, person, new.notice_version, new.act)
     house.journal.note(Event.CONSENT_GIVEN)
     return ConsentOnRecord.model_validate(consent, from_attributes=True)
 
 
-@router.delete("/{who}/consents")
-def withdraw(house: Used, who: str) -> Erasure:
+@router.delete("/{person_id}/consents")
+def withdraw(house: Used, person_id: str) -> Erasure:
     """Withdraw the current consent; the template is erased, and the badges go on."""
-    return _withdraw(house, find_person(house.registry, who).id)
+    return _withdraw(house, find_person(house.registry, person_id).id)
 
 
-@router.delete("/{who}/template")
-def erase(house: Used, who: str) -> Erasure:
+@router.delete("/{person_id}/template")
+def erase(house: Used, person_id: str) -> Erasure:
     """Erase the template alone; the consent stays on record."""
-    person = find_person(house.registry, who).id
+    person = find_person(house.registry, person_id).id
+    house.enrolments.cancel(person)
     doom_templates(house.registry, person)
     return _erase(house, person)
 
 
 def _withdraw(house: House, person: str) -> Erasure:
+    house.enrolments.cancel(person)
     if consents.withdraw_consent(house.registry, person):
         house.journal.note(Event.CONSENT_WITHDRAWN)
     return _erase(house, person)
 
 
 def _erase(house: House, person: str) -> Erasure:
-    try:
-        erased = house.upkeep.erase_now(person)
-    except (LinkError, ZoneRefused):
-        erased = False
+    erased = house.upkeep.erase_now(person) and not holds_template(house.registry, person)
     return Erasure(state="erased" if erased else "pending")

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from appliance.admin.api.house import Used
-from appliance.link.sockets import LinkError
+from appliance.errors import DrempelError
 
 router = APIRouter(prefix="/status", tags=["status"])
 
@@ -47,7 +47,7 @@ def status(house: Used) -> Status:
 def _door(house: Used) -> DoorStatus | None:
     try:
         state = house.door.state()
-    except LinkError:
+    except DrempelError:
         return None
     return DoorStatus(
         mode=state.mode.name.lower(),
@@ -63,7 +63,7 @@ def _door(house: Used) -> DoorStatus | None:
 def _vault(house: Used) -> VaultStatus | None:
     try:
         state = house.vault.state()
-    except LinkError:
+    except DrempelError:
         return None
     return VaultStatus(
         records=state.records,

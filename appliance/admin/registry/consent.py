@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.moment import now
 from appliance.errors import DrempelError
-from appliance.link.messages import HANDLE
+from appliance.link.messages import (
+    HANDLE,
+)
 
 
 class Act(enum.StrEnum):
@@ -82,7 +84,10 @@ def list_consents(registry: Registry, person: str) -> list[Consent]:
 
 
 def withdraw_consent(registry: Registry, person: str) -> bool:
-    """Withdraw the current consent, and mark every template of the person for erasure, in one transaction.
+    """Withdraw the current consent, and mark the person's template for erasure, in one transaction.
+
+    A template that is being made right now stays *pending*: who watches its window finds the consent gone,
+    and has it erased. Erased earlier, it could still come into being afterwards, without an owner.
 
     Returns:
         Whether there was a consent to withdraw.
@@ -91,5 +96,5 @@ def withdraw_consent(registry: Registry, person: str) -> bool:
         withdrawn = db.execute(
             "UPDATE consent SET withdrawn_at = ? WHERE person = ? AND withdrawn_at IS NULL", (now(), person)
         ).rowcount
-        db.execute("UPDATE template SET state = 'erasing' WHERE person = ?", (person,))
+        db.execute("UPDATE template SET state = 'erasing' WHERE person = ? AND state = 'enrolled'", (person,))
     return withdrawn > 0

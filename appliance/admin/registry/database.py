@@ -47,7 +47,11 @@ class RegistryError(DrempelError, OSError):
 
 
 class Registry:
-    """The database; safe to use from several threads."""
+    """The database; safe to use from several threads.
+
+    `in_the_making` holds the handles and badge ids that this process is just giving to another zone; a row
+    that is pending and not among them was abandoned.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the registry, or begin it.
@@ -56,6 +60,7 @@ class Registry:
             RegistryError: damaged, or made by a newer Drempel.
         """
         self._lock = threading.RLock()
+        self.in_the_making: set[bytes] = set()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
             path.chmod(0o600)
@@ -99,6 +104,20 @@ class Registry:
                 raise RegistryError(
                     f"registry.db cannot be used: {error}; free some space and try again"
                 ) from error
+
+    def empty_log(self) -> None:
+        """Empty the write-ahead log, so that what was deleted stands nowhere any more.
+
+        Raises:
+            RegistryError: another process reads the database; try again.
+        """
+        with self._lock:
+            try:
+                (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.Error as error:
+                raise RegistryError(f"registry.db cannot be written: {error}; try again") from error
+            if busy:
+                raise RegistryError("something else reads registry.db, and keeps what was erased: try again")
 
     def close(self) -> None:
         """Close the database."""

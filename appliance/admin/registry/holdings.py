@@ -5,9 +5,12 @@ ever held there without an owner here.
 """
 
 import secrets
+from collections.abc import Iterable
 
 from appliance.admin.registry.database import Registry
-from appliance.link.messages import HANDLE
+from appliance.link.messages import (
+    HANDLE,
+)
 
 
 def begin_template(registry: Registry, person: str, consent: bytes) -> bytes:
@@ -18,6 +21,7 @@ def begin_template(registry: Registry, person: str, consent: bytes) -> bytes:
             "INSERT INTO template (handle, person, consent, state) VALUES (?, ?, ?, 'pending')",
             (handle, person, consent),
         )
+        registry.in_the_making.add(handle)
     return handle
 
 
@@ -41,9 +45,9 @@ def complete_template(registry: Registry, handle: bytes) -> bool:
 
 
 def doom_templates(registry: Registry, person: str) -> None:
-    """Mark all templates of a person for erasure."""
+    """Mark the template of a person for erasure; one that is being made is its watcher's."""
     with registry.transaction() as db:
-        db.execute("UPDATE template SET state = 'erasing' WHERE person = ?", (person,))
+        db.execute("UPDATE template SET state = 'erasing' WHERE person = ? AND state = 'enrolled'", (person,))
 
 
 def doom_template(registry: Registry, handle: bytes) -> None:
@@ -52,11 +56,31 @@ def doom_template(registry: Registry, handle: bytes) -> None:
         db.execute("UPDATE template SET state = 'erasing' WHERE handle = ?", (handle,))
 
 
-def doom_pending(registry: Registry) -> None:
-    """At the start: the windows of an earlier process are closed, and what they began is to be erased."""
+def finish_making(registry: Registry, held: bytes) -> None:
+    """Nobody makes this handle or badge any more: what is still pending of it was abandoned.
+
+    Never fails: what could not be written down is found by `doom_abandoned`, at the next round or start.
+    """
+    registry.in_the_making.discard(held)
+
+
+def doom_abandoned(registry: Registry) -> None:
+    """Mark for erasure what was begun and is made by nobody any more: closed windows, unanswered badges."""
     with registry.transaction() as db:
-        db.execute("UPDATE template SET state = 'erasing' WHERE state = 'pending'")
-        db.execute("UPDATE badge SET state = 'removing' WHERE state = 'pending'")
+        for handle in _pending(registry, db.execute("SELECT handle FROM template WHERE state = 'pending'")):
+            db.execute("UPDATE template SET state = 'erasing' WHERE handle = ?", (handle,))
+        for badge in _pending(registry, db.execute("SELECT id FROM badge WHERE state = 'pending'")):
+            db.execute("UPDATE badge SET state = 'removing' WHERE id = ?", (badge,))
+
+
+def _pending(registry: Registry, rows: Iterable[tuple[bytes]]) -> list[bytes]:
+    return [held for (held,) in rows if held not in registry.in_the_making]
+
+
+def holds_template(registry: Registry, person: str) -> bool:
+    """Whether vault has, or may have, a template of a person."""
+    with registry.transaction() as db:
+        return db.execute("SELECT 1 FROM template WHERE person = ?", (person,)).fetchone() is not None
 
 
 def doomed_templates(registry: Registry, person: str | None = None) -> list[bytes]:
@@ -91,6 +115,7 @@ def begin_badge(registry: Registry, person: str, label: str) -> bytes:
         db.execute(
             "INSERT INTO badge (id, person, label, state) VALUES (?, ?, ?, 'pending')", (badge, person, label)
         )
+        registry.in_the_making.add(badge)
     return badge
 
 
@@ -101,21 +126,29 @@ def complete_badge(registry: Registry, badge: bytes) -> None:
 
 
 def doom_badge(registry: Registry, badge: bytes) -> bool:
-    """Mark a badge for removal; False when there is none with this id."""
+    """Mark a badge for removal; False when there is none with this id that is active."""
     with registry.transaction() as db:
-        return db.execute("UPDATE badge SET state = 'removing' WHERE id = ?", (badge,)).rowcount > 0
+        return (
+            db.execute(
+                "UPDATE badge SET state = 'removing' WHERE id = ? AND state = 'active'", (badge,)
+            ).rowcount
+            > 0
+        )
 
 
 def doom_badges(registry: Registry, person: str) -> None:
-    """Mark all badges of a person for removal."""
+    """Mark all badges of a person for removal; one that door is being given is left to who gives it."""
     with registry.transaction() as db:
-        db.execute("UPDATE badge SET state = 'removing' WHERE person = ?", (person,))
+        db.execute("UPDATE badge SET state = 'removing' WHERE person = ? AND state = 'active'", (person,))
 
 
-def doomed_badges(registry: Registry) -> list[bytes]:
-    """The ids that door still has to remove."""
+def doomed_badges(registry: Registry, person: str | None = None) -> list[bytes]:
+    """The ids that door still has to remove, of everyone or of one person."""
     with registry.transaction() as db:
-        return [badge for (badge,) in db.execute("SELECT id FROM badge WHERE state = 'removing'")]
+        rows = db.execute(
+            "SELECT id FROM badge WHERE state = 'removing' AND (?1 IS NULL OR person = ?1)", (person,)
+        ).fetchall()
+    return [badge for (badge,) in rows]
 
 
 def badge_removed(registry: Registry, badge: bytes) -> None:

@@ -10,7 +10,7 @@ from appliance.errors import DrempelError
 
 
 class UnknownPerson(DrempelError, LookupError):
-    """There is no person with this id or name, or more than one with this name."""
+    """There is no person with this id."""
 
 
 class StillHeld(DrempelError, ValueError):
@@ -52,22 +52,17 @@ def list_people(registry: Registry) -> list[Person]:
         return [_person(row) for row in db.execute(_SELECT + "ORDER BY person.name, person.id")]
 
 
-def find_person(registry: Registry, who: str) -> Person:
-    """The person with this id, or else the only one with this name.
+def find_person(registry: Registry, person: str) -> Person:
+    """The person with this id. Names are never looked up here, so that none stands in a route.
 
     Raises:
-        UnknownPerson: none, or several of that name.
+        UnknownPerson: there is none.
     """
     with registry.transaction() as db:
-        rows = db.execute(_SELECT + "WHERE person.id = ?", (who,)).fetchall()
-        rows = rows or db.execute(_SELECT + "WHERE person.name = ?", (who,)).fetchall()
-    if len(rows) != 1:
-        raise UnknownPerson(
-            "several people have this name: give the id, see `drempel people list`"
-            if rows
-            else "no such person: see `drempel people list`, or add them with `drempel people add`"
-        )
-    return _person(rows[0])
+        row = db.execute(_SELECT + "WHERE person.id = ?", (person,)).fetchone()
+    if row is None:
+        raise UnknownPerson("no person has this id: see `drempel people list`")
+    return _person(row)
 
 
 def remove_person(registry: Registry, person: str) -> None:

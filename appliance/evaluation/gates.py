@@ -1,7 +1,7 @@
-"""How many photographs of a folder pass the quality gates: `measure_gates.py PACKS FOLDER [STEP]`.
+"""How many photographs of a folder pass the quality gates.
 
-PACKS holds the installed pack `edge`; each STEP-th .jpg below FOLDER is fitted into 640 x 480. No test:
-run by hand where the thresholds of `appliance/lens/quality.py` are weighed.
+`python -m appliance.evaluation.gates PACKS FOLDER [STEP]`: PACKS holds the installed pack `edge`; each
+STEP-th .jpg below FOLDER is fitted into 640 x 480. Run where the thresholds of `lens.quality` are weighed.
 """
 
 import collections
@@ -17,6 +17,7 @@ from appliance.lens.quality import Verdict, judge_chip, judge_faces
 
 
 def main(packs: Path, folder: Path, step: int) -> None:
+    """Print how often each verdict falls, and the share that passes."""
     pack = load_pack(packs, "edge", acknowledged=["edge"], detector_size=None)
     verdicts: collections.Counter[Verdict] = collections.Counter()
     for path in sorted(folder.rglob("*.jpg"))[::step]:

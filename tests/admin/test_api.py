@@ -1,0 +1,397 @@
+import base64
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from appliance import journal
+from appliance.admin.registry.holdings import (
+    doom_abandoned,
+    doomed_badges,
+    doomed_templates,
+    lawful_templates,
+)
+from appliance.link.messages import (
+    MAX_LEASE,
+    TOKEN,
+    AddBadge,
+    AskVault,
+    Erase,
+    OpenEnrolment,
+    Refusal,
+    Refused,
+    RemoveBadge,
+)
+from tests.admin.conftest import Office
+from tests.admin.scripted_zones import ScriptedZone, completing, staying_open, zone_at
+
+NAME = "Wilhelmina van Oranje"
+
+
+def problem(answer: httpx.Response, status: int) -> str:
+    """The detail of a problem document, whose shape is checked (RFC 9457)."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert set(document) == {"type", "title", "status", "detail"}
+    assert document["type"] == "about:blank"
+    assert document["status"] == status
+    assert document["title"]
+    assert NAME not in answer.text
+    return str(document["detail"])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def over(office: Office, enrolment: str) -> dict[str, Any]:
+    """How an enrolment ended."""
+
+    def ended() -> bool:
+        return bool(office.http.get(f"/enrolments/{enrolment}").json()["state"] != "open")
+
+    wait_for(ended)
+    result: dict[str, Any] = office.http.get(f"/enrolments/{enrolment}").json()
+    return result
+
+
+def test_a_person_is_added_found_listed_and_removed(office: Office) -> None:
+    added = office.http.post("/people", json={"name": f"  {NAME} "})
+    assert added.status_code == 201
+    person = added.json()
+    assert (person["name"], person["consent"], person["template"], person["badges"]) == (
+        NAME,
+        False,
+        False,
+        0,
+    )
+    assert office.http.get(f"/people/{person['id']}").json() == person
+    assert office.http.get("/people").json() == [person]
+    assert office.http.delete(f"/people/{person['id']}").status_code == 204
+    assert office.http.get("/people").json() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [
+        ("GET", "/people/nobody"),
+        ("DELETE", "/people/nobody"),
+        ("GET", "/people/nobody/consents"),
+        ("DELETE", "/people/nobody/consents"),
+        ("DELETE", "/people/nobody/template"),
+        ("GET", "/enrolments/none"),
+        ("DELETE", "/enrolments/none"),
+        ("POST", "/enrolments/none/token"),
+        ("DELETE", f"/badges/{'0' * 32}"),
+        ("GET", "/no/such/route"),
+        ("GET", "/docs"),
+    ],
+)
+def test_what_is_not_there_is_a_404_that_says_where_to_look(office: Office, method: str, route: str) -> None:
+    assert problem(office.http.request(method, route), 404)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "place"),
+    [
+        ("/people", {}, "name"),
+        ("/people", {"name": ""}, "name"),
+        ("/people", {"name": NAME * 10}, "name"),
+        ("/people", {"name": [NAME]}, "name"),
+        ("/people/{who}/consents", {"notice_version": NAME, "act": "signed-paper"}, "notice_version"),
+        ("/people/{who}/consents", {"notice_version": "1", "act": NAME}, "act"),
+        ("/enrolments", {"person": "{who}", "seconds": 5}, "seconds"),
+        ("/enrolments", {"person": "{who}", "seconds": 3601}, "seconds"),
+        ("/badges", {"person": "{who}", "bits": 26, "number": "zz"}, "number"),
+        ("/badges", {"person": "{who}", "bits": 129, "number": "1"}, "bits"),
+        ("/badges", {"person": "{who}", "bits": 4, "number": "1f"}, "number"),
+        ("/badges", {"person": "{who}", "bits": 26, "number": "1", "label": NAME * 3}, "label"),
+    ],
+)
+def test_a_malformed_call_is_a_422_with_the_place_and_without_what_was_sent(
+    office: Office, route: str, body: dict[str, Any], place: str
+) -> None:
+    person = office.add(NAME)
+    filled = {key: person if value == "{who}" else value for key, value in body.items()}
+    detail = problem(office.http.post(route.format(who=person), json=filled), 422)
+    assert place in detail
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b'{"name": "\\ud800"}', b"\xff\xfe", b"[]", b'"' + NAME.encode() + b'"']
+)
+def test_a_body_that_is_no_json_of_ours_is_a_422(office: Office, data: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    assert office.http.post("/people", content=data, headers=headers).status_code in {400, 422}
+    assert office.http.get("/people").json() == []
+
+
+def test_a_method_that_a_route_does_not_have_is_a_problem_too(office: Office) -> None:
+    problem(office.http.put("/people", json={}), 405)
+
+
+def test_without_a_consent_nobody_is_enrolled(office: Office, vault: ScriptedZone) -> None:
+    person = office.add(NAME)
+    assert "consent" in problem(office.http.post("/enrolments", json={"person": person}), 409)
+    assert vault.of(OpenEnrolment) == []
+
+
+def test_a_second_consent_is_a_409(office: Office) -> None:
+    person = office.add(NAME, consent=True)
+    given = {"notice_version": "2026-2", "act": "signed-screen"}
+    assert "withdraw it first" in problem(office.http.post(f"/people/{person}/consents", json=given), 409)
+
+
+def test_a_consent_on_record_says_which_notice_and_which_act_and_no_id(office: Office) -> None:
+    person = office.add(NAME, consent=True)
+    (consent,) = office.http.get(f"/people/{person}/consents").json()
+    assert set(consent) == {"notice_version", "given_at", "act", "withdrawn_at"}
+    assert (consent["act"], consent["withdrawn_at"]) == ("signed-paper", None)
+
+
+def test_an_enrolment_gives_its_token_exactly_once_and_lets_nobody_store_it(
+    office: Office, vault: ScriptedZone
+) -> None:
+    token = secrets.token_bytes(TOKEN)
+    vault.enrolling = completing(token)
+    person = office.add(NAME, consent=True)
+    begun = office.http.post("/enrolments", json={"person": person, "seconds": 60})
+    assert begun.status_code == 201
+    enrolment = begun.json()["id"]
+    ended = over(office, enrolment)
+    assert (ended["state"], ended["remaining"], ended["guidance"]) == ("done", 0, "captured")
+    assert "token" not in ended
+    given = office.http.post(f"/enrolments/{enrolment}/token")
+    assert given.headers["cache-control"] == "no-store"
+    assert base64.b64decode(given.json()["token"]) == token
+    again = office.http.post(f"/enrolments/{enrolment}/token")
+    assert "given out once" in problem(again, 404)
+    (request,) = vault.of(OpenEnrolment)
+    assert isinstance(request, OpenEnrolment)
+    assert request.lease <= MAX_LEASE
+    assert any(request.consent)
+    assert lawful_templates(office.house.registry) == [request.handle]
+    assert office.http.get(f"/people/{person}").json()["template"] is True
+    for stored in (office.journal().encode(), *[path.read_bytes() for path in office.folder.glob("*.db*")]):
+        assert token not in stored
+        assert base64.b64encode(token) not in stored
+
+
+def test_two_who_ask_at_once_do_not_both_get_the_token(office: Office, vault: ScriptedZone) -> None:
+    vault.enrolling = completing(secrets.token_bytes(TOKEN))
+    person = office.add(NAME, consent=True)
+    enrolment = office.http.post("/enrolments", json={"person": person}).json()["id"]
+    over(office, enrolment)
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(office.http.post(f"/enrolments/{enrolment}/token").status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [200, 404, 404, 404]
+
+
+def test_a_token_that_is_not_there_yet_is_a_404(office: Office, vault: ScriptedZone) -> None:
+    vault.enrolling = staying_open
+    person = office.add(NAME, consent=True)
+    enrolment = office.http.post("/enrolments", json={"person": person}).json()["id"]
+    problem(office.http.post(f"/enrolments/{enrolment}/token"), 404)
+    assert office.http.delete(f"/enrolments/{enrolment}").status_code == 204
+    assert over(office, enrolment)["state"] == "failed"
+
+
+@pytest.mark.parametrize("failure", ["hangs up", "refuses", "away"])
+def test_an_enrolment_that_fails_says_why_and_leaves_nothing_lawful(office: Office, failure: str) -> None:
+    person = office.add(NAME, consent=True)
+    zone = ScriptedZone()
+    if failure == "refuses":
+        zone.refuse[OpenEnrolment] = Refused(Refusal.WINDOW_BUSY)
+    if failure == "away":
+        enrolment = office.http.post("/enrolments", json={"person": person}).json()["id"]
+        ended = over(office, enrolment)
+    else:
+        with zone_at(office.vault_socket, zone):
+            enrolment = office.http.post("/enrolments", json={"person": person}).json()["id"]
+            ended = over(office, enrolment)
+    assert ended["state"] == "failed"
+    assert ended["problem"]
+    assert NAME not in ended["problem"]
+    assert lawful_templates(office.house.registry) == []
+    # Vault may have it or not: it is to be erased either way.
+    doom_abandoned(office.house.registry)
+    assert len(doomed_templates(office.house.registry)) == 1
+
+
+def test_a_consent_withdrawn_during_an_enrolment_leaves_no_template_without_an_owner(
+    office: Office, vault: ScriptedZone
+) -> None:
+    """Vault completes the window after the withdrawal: what it stored is erased, and no token is given."""
+    go = threading.Event()
+    vault.enrolling = completing(secrets.token_bytes(TOKEN), wait=go)
+    person = office.add(NAME, consent=True)
+    enrolment = office.http.post("/enrolments", json={"person": person}).json()["id"]
+    wait_for(lambda: bool(vault.of(OpenEnrolment)))
+    assert office.http.delete(f"/people/{person}/consents").status_code == 200
+    go.set()
+    assert over(office, enrolment)["state"] == "failed"
+    problem(office.http.post(f"/enrolments/{enrolment}/token"), 404)
+    stored_at = vault.heard.index(vault.of(OpenEnrolment)[0])
+    (request,) = vault.of(OpenEnrolment)
+    assert isinstance(request, OpenEnrolment)
+    doom_abandoned(office.house.registry)
+    assert request.handle in doomed_templates(office.house.registry)
+    assert office.house.upkeep.erase_now()
+    assert Erase(request.handle) in vault.heard[stored_at + 1 :]
+    assert lawful_templates(office.house.registry) == []
+
+
+def test_a_withdrawal_erases_at_once_where_vault_is_there(office: Office, vault: ScriptedZone) -> None:
+    vault.enrolling = completing(secrets.token_bytes(TOKEN))
+    person = office.add(NAME, consent=True)
+    over(office, office.http.post("/enrolments", json={"person": person}).json()["id"])
+    (handle,) = lawful_templates(office.house.registry)
+    assert office.http.delete(f"/people/{person}/consents").json() == {"state": "erased"}
+    assert vault.of(Erase) == [Erase(handle)]
+    (consent,) = office.http.get(f"/people/{person}/consents").json()
+    assert consent["withdrawn_at"] is not None
+
+
+@pytest.mark.parametrize("vault_is", ["away", "refusing"])
+def test_a_withdrawal_counts_at_once_and_is_pending_until_vault_has_erased(
+    office: Office, vault_is: str
+) -> None:
+    person = office.add(NAME, consent=True)
+    with zone_at(office.vault_socket, ScriptedZone(enrolling=completing(secrets.token_bytes(TOKEN)))):
+        over(office, office.http.post("/enrolments", json={"person": person}).json()["id"])
+    if vault_is == "away":
+        assert office.http.delete(f"/people/{person}/consents").json() == {"state": "pending"}
+    else:
+        refusing = ScriptedZone(refuse={Erase: Refused(Refusal.STORAGE)})
+        with zone_at(office.vault_socket, refusing):
+            assert office.http.delete(f"/people/{person}/consents").json() == {"state": "pending"}
+    assert lawful_templates(office.house.registry) == []
+    assert "ask again" in problem(office.http.delete(f"/people/{person}"), 409)
+    with zone_at(office.vault_socket, ScriptedZone()) as back:
+        assert office.http.delete(f"/people/{person}/consents").json() == {"state": "erased"}
+        assert len(back.of(Erase)) == 1
+    assert office.http.delete(f"/people/{person}").status_code == 204
+
+
+def test_erasing_the_template_alone_keeps_the_consent(office: Office, vault: ScriptedZone) -> None:
+    vault.enrolling = completing(secrets.token_bytes(TOKEN))
+    person = office.add(NAME, consent=True)
+    over(office, office.http.post("/enrolments", json={"person": person}).json()["id"])
+    assert office.http.delete(f"/people/{person}/template").json() == {"state": "erased"}
+    state = office.http.get(f"/people/{person}").json()
+    assert (state["consent"], state["template"]) == (True, False)
+
+
+def test_a_badge_is_added_listed_without_its_number_and_removed(office: Office, door: ScriptedZone) -> None:
+    person = office.add(NAME)
+    body = {"person": person, "bits": 26, "number": "2abcde1", "label": "blue"}
+    added = office.http.post("/badges", json=body)
+    assert added.status_code == 201
+    badge = added.json()
+    assert badge == {"id": badge["id"], "person": person, "label": "blue"}
+    assert door.of(AddBadge) == [AddBadge(bytes.fromhex(badge["id"]), 26, 0x2ABCDE1.to_bytes(16))]
+    assert office.http.get("/badges").json() == [badge]
+    stored = b"".join(path.read_bytes() for path in office.folder.iterdir() if path.is_file())
+    assert b"2abcde1" not in stored
+    assert office.http.delete(f"/badges/{badge['id']}").json() == {"state": "removed"}
+    assert door.of(RemoveBadge) == [RemoveBadge(bytes.fromhex(badge["id"]))]
+    assert office.http.get("/badges").json() == []
+
+
+def test_a_badge_that_door_did_not_take_is_not_listed_and_is_to_be_removed(office: Office) -> None:
+    person = office.add(NAME)
+    body = {"person": person, "bits": 26, "number": "1"}
+    assert "is that zone running" in problem(office.http.post("/badges", json=body), 503)
+    taken = ScriptedZone(refuse={AddBadge: Refused(Refusal.BADGE_TAKEN)})
+    with zone_at(office.door_socket, taken):
+        assert "remove that one first" in problem(office.http.post("/badges", json=body), 409)
+    assert office.http.get("/badges").json() == []
+    doom_abandoned(office.house.registry)
+    assert len(doomed_badges(office.house.registry)) == 2
+
+
+def test_a_badge_removed_while_door_is_away_is_pending(office: Office) -> None:
+    person = office.add(NAME)
+    with zone_at(office.door_socket, ScriptedZone()):
+        badge = office.http.post("/badges", json={"person": person, "bits": 26, "number": "1"}).json()["id"]
+    assert office.http.delete(f"/badges/{badge}").json() == {"state": "pending"}
+    with zone_at(office.door_socket, ScriptedZone()) as back:
+        assert office.house.upkeep.remove_badges_now()
+        assert back.of(RemoveBadge) == [RemoveBadge(bytes.fromhex(badge))]
+
+
+def test_the_status_counts_without_identity(office: Office, vault: ScriptedZone, door: ScriptedZone) -> None:
+    office.add(NAME)
+    status = office.http.get("/status").json()
+    assert status["site"] == "Front door"
+    assert status["vault"] == {"records": 3, "leases": 2, "enrolment_open": False, "recognition": True}
+    assert status["door"]["badge_entries"] == 40
+    assert NAME not in str(status)
+    assert vault.heard
+    assert door.heard
+
+
+def test_a_zone_that_is_away_or_in_trouble_is_said_to_be_and_is_no_error(office: Office) -> None:
+    assert office.http.get("/status").json() == {"site": "Front door", "door": None, "vault": None}
+    with zone_at(office.vault_socket, ScriptedZone(refuse={AskVault: Refused(Refusal.STORAGE)})):
+        answer = office.http.get("/status")
+    assert answer.status_code == 200
+    assert answer.json()["vault"] is None
+
+
+def test_a_zone_of_another_user_is_not_spoken_to(office: Office, vault: ScriptedZone) -> None:
+    office.house.vault._users = frozenset({54321})
+    assert office.http.get("/status").json()["vault"] is None
+    assert vault.heard == []
+
+
+def test_a_name_is_never_in_the_journal(office: Office, vault: ScriptedZone, door: ScriptedZone) -> None:
+    vault.enrolling = completing(secrets.token_bytes(TOKEN))
+    person = office.add(NAME, consent=True)
+    over(office, office.http.post("/enrolments", json={"person": person}).json()["id"])
+    office.http.post("/badges", json={"person": person, "bits": 26, "number": "2abcde1", "label": NAME[:30]})
+    problem(office.http.get(f"/people/{NAME}"), 404)
+    office.http.delete(f"/people/{person}/consents")
+    office.http.delete(f"/people/{person}")
+    written = office.journal()
+    assert journal.verify(office.folder / "journal.jsonl").lines >= 5
+    for secret in (NAME, NAME.split(maxsplit=1)[0], person, "2abcde1"):
+        assert secret not in written
+    assert door.heard
+
+
+def test_the_database_in_trouble_is_a_500_without_details_of_anyone(office: Office) -> None:
+    office.add(NAME)
+    office.house.registry.close()
+    assert "free some space" in problem(office.http.get("/people"), 500)
+
+
+def test_nothing_in_the_interface_promises_a_template_an_image_or_an_embedding(office: Office) -> None:
+    described = office.http.get("/openapi.json").json()
+    routes = described["paths"]
+    giving = [route for route in routes if "token" in route]
+    assert giving == ["/enrolments/{enrolment}/token"]
+    assert list(routes[giving[0]]) == ["post"]
+    assert "get" not in routes["/people/{who}/template"]
+    names = {
+        name
+        for schema in described["components"]["schemas"].values()
+        for name in schema.get("properties", {})
+    }
+    assert not names & {"embedding", "image", "picture", "handle", "secret", "number_hash", "body"}

@@ -1,0 +1,133 @@
+import secrets
+import time
+from collections.abc import Callable
+
+import pytest
+
+from appliance.admin.registry.consent import Act, give_consent, withdraw_consent
+from appliance.admin.registry.database import Registry
+from appliance.admin.registry.holdings import (
+    begin_badge,
+    begin_template,
+    complete_badge,
+    complete_template,
+    doom_badge,
+    doomed_badges,
+    doomed_templates,
+)
+from appliance.admin.registry.people import add_person
+from appliance.link.messages import (
+    MAX_LEASE,
+    AskVault,
+    Erase,
+    Lease,
+    Refusal,
+    Refused,
+    RemoveBadge,
+)
+from appliance.link.sockets import LinkError
+from tests.admin.conftest import Office
+from tests.admin.scripted_zones import ScriptedZone, zone_at
+
+
+def enrolled(registry: Registry, name: str) -> tuple[str, bytes]:
+    person = add_person(registry, name).id
+    consent = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
+    handle = begin_template(registry, person, consent.id)
+    assert complete_template(registry, handle)
+    return person, handle
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 6) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_admin_vouches_for_what_is_lawful_and_for_nothing_else(office: Office, vault: ScriptedZone) -> None:
+    registry = office.house.registry
+    _, lawful = enrolled(registry, "Jan")
+    withdrawn_person, withdrawn = enrolled(registry, "Piet")
+    withdraw_consent(registry, withdrawn_person)
+    office.house.upkeep.vouch_now()
+    assert vault.of(Lease) == [Lease(lawful, MAX_LEASE)]
+    assert withdrawn not in vault.vouched()
+
+
+def test_a_round_without_need_vouches_for_nothing_anew(office: Office, vault: ScriptedZone) -> None:
+    enrolled(office.house.registry, "Jan")
+    for _ in range(3):
+        office.house.upkeep.vouch_now()
+    assert len(vault.of(Lease)) == 1
+
+
+def test_a_vault_that_was_restarted_gets_every_lease_anew(office: Office, vault: ScriptedZone) -> None:
+    handles = {enrolled(office.house.registry, name)[1] for name in ("Jan", "Piet")}
+    office.house.upkeep.vouch_now()
+    vault.heard.clear()
+    vault.instance = secrets.token_bytes(16)
+    office.house.upkeep.vouch_now()
+    assert vault.vouched() == handles
+
+
+def test_a_record_that_vault_lost_keeps_nobody_else_from_being_vouched_for(
+    office: Office, vault: ScriptedZone
+) -> None:
+    for name in ("Jan", "Piet"):
+        enrolled(office.house.registry, name)
+    vault.refuse[Lease] = Refused(Refusal.UNKNOWN_HANDLE)
+    office.house.upkeep.vouch_now()
+    assert len(vault.of(Lease)) == 2
+
+
+def test_a_vault_that_is_away_is_an_error_of_the_link(office: Office) -> None:
+    with pytest.raises(LinkError):
+        office.house.upkeep.vouch_now()
+
+
+def test_an_erasure_is_forgotten_only_when_vault_has_done_it(office: Office) -> None:
+    registry, upkeep = office.house.registry, office.house.upkeep
+    person, handle = enrolled(registry, "Jan")
+    withdraw_consent(registry, person)
+    assert not upkeep.erase_now()
+    with zone_at(office.vault_socket, ScriptedZone(refuse={Erase: Refused(Refusal.STORAGE)})) as refusing:
+        assert not upkeep.erase_now()
+        assert refusing.of(Erase) == [Erase(handle)]
+    assert doomed_templates(registry) == [handle]
+    with zone_at(office.vault_socket, ScriptedZone()) as back:
+        assert upkeep.erase_now()
+        assert upkeep.erase_now()
+        assert back.of(Erase) == [Erase(handle)]
+    assert doomed_templates(registry) == []
+
+
+def test_the_upkeep_goes_on_through_every_trouble_of_the_other_zones(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Vault away, then in trouble with its disk, then back: erasures, removals and leases are caught up."""
+    registry, upkeep = office.house.registry, office.house.upkeep
+    _, lawful = enrolled(registry, "Jan")
+    person, doomed = enrolled(registry, "Piet")
+    withdraw_consent(registry, person)
+    badge = begin_badge(registry, person, "")
+    complete_badge(registry, badge)
+    doom_badge(registry, badge)
+    upkeep.start()
+    try:
+        trouble = ScriptedZone(
+            refuse={kind: Refused(Refusal.STORAGE) for kind in (AskVault, Erase, Lease)},
+        )
+        with zone_at(office.vault_socket, trouble):
+            wait_for(lambda: bool(trouble.of(AskVault)))
+        with (
+            zone_at(office.vault_socket, ScriptedZone()) as vault,
+            zone_at(office.door_socket, ScriptedZone()) as door,
+        ):
+            wait_for(lambda: Erase(doomed) in vault.heard and lawful in vault.vouched())
+            wait_for(lambda: RemoveBadge(badge) in door.heard)
+            wait_for(lambda: not doomed_badges(registry))
+        assert doomed_templates(registry) == []
+    finally:
+        upkeep.stop()
+    assert "Piet" not in capsys.readouterr().err

@@ -1,0 +1,148 @@
+import os
+import resource
+import secrets
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from appliance.vault.keys import CREDENTIAL, EpochKey, KeyLost, device_id, load_root, wipe, write_durably
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+
+
+def test_the_root_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    first = load_root(tmp_path)
+    assert len(first) == 32
+    assert any(first)
+    assert load_root(tmp_path) == first
+    assert (tmp_path / "root.key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["root.key"]
+
+
+def test_two_devices_have_two_keys(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = load_root(tmp_path / "a"), load_root(tmp_path / "b")
+    assert one != other
+    assert device_id(one) != device_id(other)
+    assert bytes(one) not in device_id(one) + device_id(other)
+
+
+def test_a_new_root_key_is_never_made_beside_an_old_database(tmp_path: Path) -> None:
+    (tmp_path / "vault.db").touch()
+    with pytest.raises(KeyLost, match=r"put root\.key back, or move vault\.db away"):
+        load_root(tmp_path)
+    assert not (tmp_path / "root.key").exists()
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33, 64])
+def test_a_root_key_of_another_length_is_refused_and_kept(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "root.key"
+    path.write_bytes(b"x" * length)
+    with pytest.raises(KeyLost, match="not 32 bytes long"):
+        load_root(tmp_path)
+    assert path.read_bytes() == b"x" * length
+
+
+def test_a_credential_of_systemd_is_the_root_key_and_no_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    with pytest.raises(KeyLost, match="cannot be read"):
+        load_root(tmp_path)
+    key = secrets.token_bytes(32)
+    (credentials / CREDENTIAL).write_bytes(key)
+    assert load_root(tmp_path) == key
+    assert not (tmp_path / "root.key").exists()
+
+
+def test_the_epoch_key_opens_again_under_its_root(tmp_path: Path) -> None:
+    root = load_root(tmp_path)
+    path = tmp_path / "epoch.key"
+    made = EpochKey.create(path, root, 7)
+    opened = EpochKey.load(path, root)
+    assert (opened.key, opened.epoch) == (made.key, 7)
+    assert bytes(made.key) not in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_epoch_key_does_not_open_under_another_root(tmp_path: Path) -> None:
+    path = tmp_path / "epoch.key"
+    EpochKey.create(path, load_root(tmp_path), 1)
+    with pytest.raises(KeyLost, match="does not open under this root key"):
+        EpochKey.load(path, bytearray(secrets.token_bytes(32)))
+
+
+def test_every_flipped_bit_of_the_epoch_key_is_refused(tmp_path: Path) -> None:
+    root = load_root(tmp_path)
+    path = tmp_path / "epoch.key"
+    EpochKey.create(path, root, 1)
+    sound = path.read_bytes()
+    for bit in range(8 * len(sound)):
+        damaged = bytearray(sound)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(KeyLost):
+            EpochKey.load(path, root)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", bytes(64), bytes(66)])
+def test_a_torn_epoch_key_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "epoch.key"
+    path.write_bytes(data)
+    with pytest.raises(KeyLost):
+        EpochKey.load(path, bytearray(32))
+
+
+def test_a_missing_epoch_key_is_said(tmp_path: Path) -> None:
+    with pytest.raises(KeyLost, match="cannot be read"):
+        EpochKey.load(tmp_path / "epoch.key", bytearray(32))
+
+
+def test_a_durable_write_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_full_disk_leaves_the_old_file_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"old")
+    script = f"""
+        import resource
+        from pathlib import Path
+        from appliance.vault.keys import write_durably
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+        try:
+            write_durably(Path({str(path)!r}), bytes(100))
+        except OSError:
+            raise SystemExit(7)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    assert done.returncode == 7
+    assert path.read_bytes() == b"old"
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 10
+
+
+def test_wiping_overwrites_the_buffer_itself() -> None:
+    buffer = bytearray(os.urandom(32))
+    kept = memoryview(buffer)
+    wipe(buffer)
+    assert not any(kept)
+    part = memoryview(bytearray(b"abcdef"))
+    wipe(part[2:4])
+    assert bytes(part) == b"ab\0\0ef"
