@@ -162,10 +162,9 @@ def test_a_zone_that_cannot_be_started_is_said_and_tried_again(bench: Bench) -> 
     assert said.count("door cannot be started: ") >= 2
 
 
-def settings_with(folder: Path, **users: str) -> Settings:
-    return Settings(
-        paths=Paths(state=folder / "state", runtime=folder / "run"), users=Users(**(USERS | users))
-    )
+def settings_with(folder: Path, vault: str = USERS["vault"]) -> Settings:
+    users = Users(door=USERS["door"], lens=USERS["lens"], vault=vault, admin=USERS["admin"])
+    return Settings(paths=Paths(state=folder / "state", runtime=folder / "run"), users=users)
 
 
 def test_users_need_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

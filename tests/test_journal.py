@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance import journal as journal_module
 from appliance.journal import GENESIS, Event, Head, Journal, JournalBroken, JournalError, verify
 
 
@@ -274,7 +274,7 @@ def test_strangers_get_a_line_a_minute_with_their_number(
     path: Path, monkeypatch: pytest.MonkeyPatch, event: Event
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(journal_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     journal = Journal(path, sync=False)
     for _ in range(500):
         journal.note(event)

@@ -43,7 +43,8 @@ def group(name: str) -> list[str]:
     return found
 
 
-RUNTIME = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["gpio"]]
+RUNTIME = PROJECT["project"]["dependencies"]
+"""Without `gpio`: on a board, Debian's own lgpio may serve, see pyproject."""
 
 
 @pytest.mark.parametrize("lock", LOCKS)

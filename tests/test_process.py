@@ -144,7 +144,7 @@ def test_a_second_start_of_a_zone_is_refused_before_anything_is_touched(tmp_path
         assert first.stdout.readline() == "begun\n", "and the lock outlives the journal"
         path = tmp_path / "state" / "vault" / "journal.jsonl"
         path.write_text("torn")
-        with pytest.raises(ConfigurationError, match="vault runs already, and holds .*/vault/lock: stop"):
+        with pytest.raises(ConfigurationError, match=r"vault runs already, and holds .*/vault/lock: stop"):
             begin(settings_in(tmp_path), "vault")
         assert path.read_text() == "torn"
         begin(settings_in(tmp_path), "lens").close()
@@ -159,7 +159,7 @@ def test_a_second_start_of_a_zone_is_refused_before_anything_is_touched(tmp_path
 
 def test_a_zone_of_another_user_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     users = Users(door="daemon", lens="bin", vault="mail", admin="news")
-    with pytest.raises(ConfigurationError, match="vault was started as user .*: start it as mail"):
+    with pytest.raises(ConfigurationError, match=r"vault was started as user .*: start it as mail"):
         begin(settings_in(tmp_path, users), "vault")
     assert list(tmp_path.iterdir()) == []
 

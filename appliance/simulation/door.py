@@ -238,9 +238,9 @@ class SimulatedDoor:
         self._stopped.set()
 
     def _lay_out(self) -> None:
-        """Make the folders under `state`, which nobody else may look into where it is this door's alone."""
+        """Make the folders under `state`; one that is new or empty is closed to all others."""
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.config.exists() or not any(self.state.iterdir()):
+        if not any(self.state.iterdir()):
             self.state.chmod(0o700)
         for folder in (self._logs, self._shows):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -388,7 +388,7 @@ def test_nothing_in_the_interface_promises_a_template_an_image_or_an_embedding(o
     giving = [route for route in routes if "token" in route]
     assert giving == ["/enrolments/{enrolment}/token"]
     assert list(routes[giving[0]]) == ["post"]
-    assert "get" not in routes["/people/{who}/template"]
+    assert "get" not in routes["/people/{person}/template"]
     names = {
         name
         for schema in described["components"]["schemas"].values()

@@ -74,6 +74,8 @@ def of(kind: type[Message]) -> st.SearchStrategy[Message]:
     """Messages of this kind that may be sent."""
     if kind is CodeRead:
         return st.binary(min_size=1, max_size=messages.MAX_CODE).map(CodeRead)
+    if kind is messages.Enrolled:
+        return st.binary(min_size=1, max_size=messages.MAX_CODE).map(messages.Enrolled)
     if kind is Probe:
         return st.integers(1, 512).map(lambda count: Probe(struct.pack(f"<{count}f", *range(count))))
     made = st.tuples(*_values(kind)).map(lambda values: _made(kind, list(values)))

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from appliance.link.sockets import accept
 from appliance.simulation import control as control_module
 from appliance.simulation.control import Control, ask
 from appliance.simulation.door import SimulatedDoor, SimulationError
@@ -38,7 +39,6 @@ def test_a_command_is_done_and_answered(short_folder: Path) -> None:
 
 
 def test_another_user_is_not_heard(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    accept = control_module.accept
     allowed: list[set[int]] = [{54321}]
 
     def of_somebody_else(listener: Any, users: set[int]) -> Any:

@@ -61,7 +61,7 @@ def test_numbers_that_no_embedding_has_are_refused_and_all_others_have_length_on
     try:
         vector = read_embedding(raw.astype("<f4").tobytes(), SMALL)
     except NotAnEmbedding:
-        assert not 1e-6 <= np.linalg.norm(raw.astype(np.float64)) <= 1e30
+        assert not 1.01e-6 <= np.linalg.norm(raw.astype(np.float64)) <= 1e19
     else:
         assert np.linalg.norm(vector.astype(np.float64)) == pytest.approx(1, abs=1e-3)
 
