@@ -67,7 +67,9 @@ def models_verify(
     folder = packs_folder(packs, config)
     names = [name] if name else [each.name for each in installed(folder)]
     if not names:
-        raise ConfigurationError(f"no pack is installed in {folder}: run `drempel models install edge`")
+        raise ConfigurationError(
+            f"no pack is installed in {folder}: run `drempel models install edge`, with the same --packs or --config"
+        )
     rows: list[dict[str, Any]] = []
     for each in names:
         try:

@@ -95,6 +95,6 @@ class Record:
             return False
         try:
             self._journal.write(event, **details)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a full disk, or a detail that may not be written: the door goes on
             return False
         return True

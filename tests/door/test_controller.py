@@ -755,4 +755,5 @@ def test_strangers_displace_nothing_of_the_door(scene: Scene, monkeypatch: pytes
     events = [event for event, _ in written(scene)]
     assert events.count("locked") == own
     assert events.count("hostile message") <= record_module.STRANGERS_LENGTH + 1
-    assert events.count("lines lost") == 1
+    told = sum(details["count"] for event, details in written(scene) if event == "lines lost")
+    assert told == record.lost == 2000 - events.count("hostile message")

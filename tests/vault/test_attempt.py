@@ -24,7 +24,7 @@ from appliance.link.messages import (
     Probe,
 )
 from appliance.link.sockets import Deadline, LinkError, Malformed
-from appliance.vault.attempt import verify
+from appliance.vault.attempt import CLOSING_MARGIN, verify
 from appliance.vault.claims import Claimed, Vaulted
 from appliance.vault.comparison import Vector
 from appliance.vault.look import DoorGone, LensGone, LensLook
@@ -162,6 +162,9 @@ def test_no_refusal_tells_by_its_time_or_its_words_what_its_reason_was(
         assert bool(lens.embeds()) is opens, reason
         took[reason] = outcome.over_at - lens.times["CodeRead"]
         assert lens.times["CameraClosed"] < outcome.over_at
+        # The camera's lamp tells no more than the answer: it too goes out at one time.
+        closing = lens.times["heard Finish"] - lens.times["CodeRead"]
+        assert closing == pytest.approx(RECOGNITION.answer_time - CLOSING_MARGIN, abs=0.15), reason
     assert all(
         RECOGNITION.answer_time - 0.05 < each < RECOGNITION.answer_time + 0.25 for each in took.values()
     ), took
