@@ -68,7 +68,7 @@ def models_verify(
     names = [name] if name else [each.name for each in installed(folder)]
     if not names:
         raise ConfigurationError(
-            f"no pack is installed in {folder}: run `drempel models install edge`, with the same --packs or --config"
+            f"no pack is installed in {folder}: run `drempel models install edge --packs {folder}`"
         )
     rows: list[dict[str, Any]] = []
     for each in names:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.database import DatabaseUnusable, open_database
 from appliance.errors import DrempelError
 from appliance.vault.protection import VERSION, Sealed
 
@@ -59,26 +60,11 @@ class Store:
         """
         self._lock = threading.Lock()
         self.records_read = 0
+        # One connection under one lock; every statement commits for itself.
         try:
-            # One connection under one lock; every statement commits for itself.
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
-            path.chmod(0o600)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF"):
-                self._db.execute(f"PRAGMA {pragma}")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
-            elif version != SCHEMA:
-                raise StoreError(
-                    f"vault.db has schema {version}, this Drempel knows {SCHEMA}: upgrade Drempel"
-                )
-            (sound,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-            if sound != "ok":
-                raise StoreError(f"vault.db is damaged ({sound}): restore it, or move it away and enrol anew")
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"vault.db cannot be opened: {error}; restore it, or move it away and enrol anew"
-            ) from error
+            self._db = open_database(path, SCHEMA, _TABLES)
+        except DatabaseUnusable as error:
+            raise StoreError(str(error)) from error
 
     def read(self, handle: bytes) -> Record | None:
         """The one record with this handle, if there is one.

@@ -136,7 +136,7 @@ def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path, damage: s
         path.write_bytes(sound[:8192] + secrets.token_bytes(40_000) + sound[48_192:])
     else:
         path.write_bytes(sound[: len(sound) // 2])
-    with pytest.raises(StoreError, match="move it away and enrol anew"):
+    with pytest.raises(StoreError, match="move it away and begin anew"):
         Store(path)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from appliance.database import DatabaseUnusable, open_database
 from appliance.errors import DrempelError
 
 SCHEMA = 1
@@ -62,25 +63,9 @@ class Registry:
         self._lock = threading.RLock()
         self.in_the_making: set[bytes] = set()
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-            path.chmod(0o600)
-            for pragma in (
-                "journal_mode=WAL",
-                "synchronous=FULL",
-                "secure_delete=ON",
-                "foreign_keys=ON",
-                "trusted_schema=OFF",
-            ):
-                self._db.execute(f"PRAGMA {pragma}")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
-            elif version != SCHEMA:
-                raise RegistryError(
-                    f"registry.db has schema {version}, this Drempel knows {SCHEMA}: upgrade Drempel"
-                )
-        except sqlite3.Error as error:
-            raise RegistryError(f"registry.db cannot be opened: {error}; restore it from a backup") from error
+            self._db = open_database(path, SCHEMA, _TABLES)
+        except DatabaseUnusable as error:
+            raise RegistryError(str(error)) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
