@@ -112,7 +112,12 @@ def show_table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     for key in rows[0]:
         table.add_column(key.replace("_", " "))
     for row in rows:
-        table.add_row(*("yes" if v is True else "no" if v is False else str(v) for v in row.values()))
+        table.add_row(
+            *(
+                "yes" if v is True else "no" if v is False else "" if v is None else str(v)
+                for v in row.values()
+            )
+        )
     Console().print(table)
 
 
