@@ -6,7 +6,7 @@ that it expects, and anything else is `Malformed`. Integers are big-endian.
 
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
@@ -54,6 +54,36 @@ class Message:
         """The whole message on the wire."""
         body = self.body()
         return _HEADER.pack(self.TYPE, len(body)) + bytes(body)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Payload(Message):
+    """A message of one field, which is its body: bytes that nobody prints, of varying length.
+
+    Sent without a copy; read from a socket, it is a bytearray that its owner overwrites after use.
+    """
+
+    LENGTHS: ClassVar[range]
+
+    def __post_init__(self) -> None:
+        if len(self.body()) not in self.LENGTHS:
+            raise Malformed(f"a {type(self).__name__} of impossible length")
+
+    def body(self) -> bytes | bytearray | memoryview:
+        """The field itself."""
+        payload: bytes | bytearray | memoryview = getattr(self, fields(self)[0].name)
+        return payload
+
+    @classmethod
+    def from_body(cls, body: bytes | bytearray) -> Self:
+        """The message around these bytes."""
+        make: Callable[[bytes | bytearray], Self] = cls  # a subclass has its one field
+        return make(body)
+
+    @classmethod
+    def lengths(cls) -> range:
+        """The body lengths that are possible."""
+        return cls.LENGTHS
 
 
 def parse_header(header: bytes | bytearray, expected: Collection[type[Message]]) -> tuple[type[Message], int]:

@@ -5,9 +5,8 @@ How they travel is in `framing`. Embeddings are little-endian float32, as both s
 
 import enum
 from dataclasses import dataclass
-from typing import Self
 
-from appliance.link.framing import Message
+from appliance.link.framing import Message, Payload
 from appliance.link.sockets import Malformed
 
 HANDLE = 16
@@ -126,59 +125,24 @@ class CameraOpen(Message):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class CodeRead(Message):
-    """The bytes of one QR code before the lens; lens does not know what they mean.
-
-    Read from a socket, `code` is a bytearray that its owner overwrites after use.
-    """
+class CodeRead(Payload):
+    """The bytes of one QR code before the lens; lens does not know what they mean."""
 
     code: bytes | bytearray
     TYPE = 0x12
-
-    def __post_init__(self) -> None:
-        _check(1 <= len(self.code) <= MAX_CODE, "1 to 64 bytes of code")
-
-    def body(self) -> bytes | bytearray:
-        """The code itself, not a copy of it."""
-        return self.code
-
-    @classmethod
-    def from_body(cls, body: bytes | bytearray) -> Self:
-        """Any 1 to 64 bytes."""
-        return cls(body)
-
-    @classmethod
-    def lengths(cls) -> range:
-        """1 to 64."""
-        return range(1, MAX_CODE + 1)
+    LENGTHS = range(1, MAX_CODE + 1)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Probe(Message):
+class Probe(Payload):
     """The embedding of one good frame: little-endian float32, as many as the pack has dimensions.
 
-    Read from a socket, `embedding` is a bytearray that its owner overwrites after use.
+    Vault checks their number, and that they are finite.
     """
 
     embedding: bytes | bytearray | memoryview
     TYPE = 0x13
-
-    def __post_init__(self) -> None:
-        _check(len(self.embedding) in self.lengths() and len(self.embedding) % 4 == 0, "an embedding's size")
-
-    def body(self) -> bytes | bytearray | memoryview:
-        """The embedding itself, not a copy of it."""
-        return self.embedding
-
-    @classmethod
-    def from_body(cls, body: bytes | bytearray) -> Self:
-        """Any whole number of float32 up to 512; vault checks their number and that they are finite."""
-        return cls(body)
-
-    @classmethod
-    def lengths(cls) -> range:
-        """4 to 2048 bytes."""
-        return range(4, MAX_EMBEDDING + 1)
+    LENGTHS = range(4, MAX_EMBEDDING + 1, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,31 +271,12 @@ class Progress(Message):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Enrolled(Message):
-    """The record is durable; here is the token, this once; vault overwrites its secret when this is sent.
-
-    Read from a socket, `token` is a bytearray that its owner overwrites after use.
-    """
+class Enrolled(Payload):
+    """The record is durable; here is the token, this once; vault overwrites its secret when this is sent."""
 
     token: bytes | bytearray
     TYPE = 0x32
-
-    def __post_init__(self) -> None:
-        _check(len(self.token) in self.lengths(), "1 to 64 bytes of token")
-
-    def body(self) -> bytes | bytearray:
-        """The token itself, not a copy of it."""
-        return self.token
-
-    @classmethod
-    def from_body(cls, body: bytes | bytearray) -> Self:
-        """Any 1 to 64 bytes."""
-        return cls(body)
-
-    @classmethod
-    def lengths(cls) -> range:
-        """1 to 64."""
-        return range(1, MAX_CODE + 1)
+    LENGTHS = range(1, MAX_CODE + 1)
 
 
 @dataclass(frozen=True, slots=True)

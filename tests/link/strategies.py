@@ -43,7 +43,7 @@ _WIDTHS = {"B": 1, "H": 2, "I": 4}
 def defined() -> set[type[Message]]:
     """Every kind of message that the module defines."""
     kinds = (value for value in vars(messages).values() if isinstance(value, type))
-    return {kind for kind in kinds if issubclass(kind, Message) and kind is not Message}
+    return {kind for kind in kinds if issubclass(kind, Message) and kind.__module__ == messages.__name__}
 
 
 def _values(kind: type[Message]) -> list[st.SearchStrategy[object]]:
