@@ -144,7 +144,7 @@ def run(
         plan = Plan(packs=folder, recognition=not badge_only)
         door = stack.enter_context(SimulatedDoor(place, plan))
         control = place / "control.sock"
-        Control(door, control, stop)
+        stack.enter_context(Control(door, control, stop))
         print("A simulated door is open for business. In another terminal:")
         print(f"  export DREMPEL_CONFIG={door.config} DREMPEL_CONTROL={control}")
         print("  drempel status; drempel people add Ada; drempel badges add Ada 26:1a2b3c")

@@ -4,12 +4,13 @@ One line of JSON in, one line of JSON out, as often as one likes: `{"do": "press
 the simulation is heard.
 """
 
+import contextlib
 import json
 import os
 import socket
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from appliance.errors import DrempelError
 from appliance.link.sockets import WrongPeer, accept, listen
@@ -21,13 +22,26 @@ MAX_LINE = 65536
 
 
 class Control:
-    """Serves the control socket of one simulated door."""
+    """Serves the control socket of one simulated door; a context manager that closes it."""
 
     def __init__(self, door: SimulatedDoor, path: Path, stop: threading.Event) -> None:
         self._door = door
         self._stop = stop
         self._listener = listen(path)
-        threading.Thread(target=self._listen, name="control", daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, name="control", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        """It serves already."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Hear nobody any more."""
+        with contextlib.suppress(OSError):
+            # Closing alone would leave `accept` waiting.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=5)
+        self._listener.close()
 
     def _listen(self) -> None:
         while not self._stop.is_set():

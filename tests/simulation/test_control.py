@@ -1,7 +1,9 @@
 """The control socket of a simulated door."""
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,19 +25,20 @@ class _Door:
         self.board = _Board()
 
 
-def serve(path: Path) -> threading.Event:
+@contextlib.contextmanager
+def serve(path: Path) -> Iterator[threading.Event]:
     stop = threading.Event()
-    Control(cast("SimulatedDoor", _Door()), path, stop)
-    return stop
+    with Control(cast("SimulatedDoor", _Door()), path, stop):
+        yield stop
 
 
 def test_a_command_is_done_and_answered(short_folder: Path) -> None:
-    stop = serve(short_folder / "c")
-    assert ask(short_folder / "c", {"do": "press", "seconds": 0.2}) == {"ok": True, "at": 0.2}
-    with pytest.raises(SimulationError, match="kill door, lens, vault or admin"):
-        ask(short_folder / "c", {"do": "kill", "zone": "cellar"})
-    ask(short_folder / "c", {"do": "stop"})
-    assert stop.is_set()
+    with serve(short_folder / "c") as stop:
+        assert ask(short_folder / "c", {"do": "press", "seconds": 0.2}) == {"ok": True, "at": 0.2}
+        with pytest.raises(SimulationError, match="kill door, lens, vault or admin"):
+            ask(short_folder / "c", {"do": "kill", "zone": "cellar"})
+        ask(short_folder / "c", {"do": "stop"})
+        assert stop.is_set()
 
 
 def test_another_user_is_not_heard(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +49,7 @@ def test_another_user_is_not_heard(short_folder: Path, monkeypatch: pytest.Monke
         return accept(listener, allowed.pop() if allowed else users)
 
     monkeypatch.setattr(control_module, "accept", of_somebody_else)
-    serve(short_folder / "c")
-    with pytest.raises(SimulationError, match="no simulated door answers"):
-        ask(short_folder / "c", {"do": "press"})
-    assert ask(short_folder / "c", {"do": "press"})["ok"], "and whoever may is heard afterwards"
+    with serve(short_folder / "c"):
+        with pytest.raises(SimulationError, match="no simulated door answers"):
+            ask(short_folder / "c", {"do": "press"})
+        assert ask(short_folder / "c", {"do": "press"})["ok"], "and whoever may is heard afterwards"

@@ -20,6 +20,7 @@ class Tap:
         # A listening socket is reached by the name it has now: rename it, and take its old name.
         path.rename(self._real)
         self._listener = listen(path, backlog=64)
+        self._path, self._inode = path, path.stat().st_ino
         self.heard: list[bytearray] = []
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -28,6 +29,9 @@ class Tap:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        # A zone that was started again has taken its name back by itself.
+        if self._path.stat().st_ino == self._inode:
+            self._real.rename(self._path)
 
     def _accept(self) -> None:
         while True:
