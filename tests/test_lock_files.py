@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -125,3 +127,23 @@ def test_a_device_gets_one_version_of_everything(lock: str, machine: str, python
         assert any(pin.marker is None or Marker(str(pin.marker)).evaluate(device) for pin in choices), (
             requirement
         )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_every_pin_of_a_door_has_a_wheel_for_each_device(tmp_path: Path, machine: str, python: str) -> None:
+    """Asks the registry, and downloads nothing: a door needs no compiler."""
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in (28, 27, 17)]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--target", str(tmp_path)),
+            *(*platforms, f"--platform=manylinux2014_{machine}", f"--python-version={python}"),
+            *("--implementation=cp", "--only-binary=:all:", "--no-deps", "--require-hashes"),
+            *("--requirement", str(ROOT / "requirements.lock")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
