@@ -18,9 +18,10 @@ from typing import Annotated, Any
 import typer
 
 from appliance.commands.models import models_app
-from appliance.commands.people import badges_app, consent_app, enrol, erase, people_app, status
+from appliance.commands.people import badges_app, consent_app, enrol, erase, people_app
 from appliance.commands.shared import AsJson, Config, Packs, default_packs, ensure_pack, progress, show_table
 from appliance.commands.simulate import simulate_app
+from appliance.commands.site import accounts_app, events, status
 from appliance.errors import ConfigurationError, DrempelError
 from appliance.process import ZONES
 from appliance.settings import load
@@ -221,11 +222,12 @@ for name, group in (
     ("people", people_app),
     ("consent", consent_app),
     ("badges", badges_app),
+    ("accounts", accounts_app),
     ("journal", journal_app),
     ("simulate", simulate_app),
 ):
     app.add_typer(group, name=name)
-for command in (enrol, erase, status):
+for command in (enrol, erase, status, events):
     app.command()(command)
 
 if __name__ == "__main__":

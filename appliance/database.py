@@ -4,6 +4,7 @@ One file per zone; no zone ever opens another's.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.errors import DrempelError
@@ -21,13 +22,16 @@ class DatabaseUnusable(DrempelError, OSError):
     """The file is damaged, cannot be opened, or is of a schema that this Drempel does not know."""
 
 
-def open_database(path: Path, schema: int, tables: str) -> sqlite3.Connection:
+def open_database(
+    path: Path, schema: int, tables: str, upgrades: Mapping[int, str] | None = None
+) -> sqlite3.Connection:
     """Open the database at `path`, or begin it; readable by its user alone.
 
     Args:
         path: the file; its folder must exist.
         schema: the version of `tables`, kept as SQLite's `user_version`.
         tables: the statements that make them.
+        upgrades: for an older version, the statements that bring a file from it to the next.
 
     Returns:
         A connection in autocommit mode that may be used from several threads, one at a time.
@@ -44,7 +48,14 @@ def open_database(path: Path, schema: int, tables: str) -> sqlite3.Connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {schema}; COMMIT;")
-        elif version != schema:
+        while version and version < schema and version in (upgrades or {}):
+            statements = (upgrades or {})[version]
+            version += 1
+            # One transaction a step: a power cut leaves a whole file of one version or of the next.
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {version}; COMMIT;"
+            )
+        if version not in {0, schema}:
             raise DatabaseUnusable(
                 f"{path.name} has schema {version}, this Drempel knows {schema}: upgrade Drempel"
             )

@@ -72,9 +72,14 @@ class Event(enum.StrEnum):
     PERSON_ADDED = "person added"
     CONSENT_GIVEN = "consent given"
     CONSENT_WITHDRAWN = "consent withdrawn"
+    PERSON_ERASED = "person erased"
+    TOKEN_GIVEN = "token given"  # noqa: S105 - the name of an event
+    ACCOUNT_ADDED = "account added"
+    ACCOUNT_REVOKED = "account revoked"
+    WRONG_TOKEN = "wrong token"  # noqa: S105 - the name of an event
 
 
-STRANGERS = frozenset({Event.WRONG_PEER, Event.HOSTILE_MESSAGE})
+STRANGERS = frozenset({Event.WRONG_PEER, Event.HOSTILE_MESSAGE, Event.WRONG_TOKEN})
 """What another user of this machine, or another zone gone bad, brings about as often as it likes."""
 
 

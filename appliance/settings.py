@@ -94,6 +94,12 @@ class Users(_Section):
         return self
 
 
+class Api(_Section):
+    """The local API, beside its Unix socket."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
 class Door(_Section):
     """The wall: pins by BCM number, and times in seconds."""
 
@@ -189,6 +195,7 @@ class Settings(BaseSettings):
     site: Site = Site()
     paths: Paths = Paths()
     users: Users = Users()
+    api: Api = Api()
     door: Door = Door()
     badge_readers: list[OsdpReader] = []
     camera: Camera = Camera()

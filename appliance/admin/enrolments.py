@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from appliance.admin.registry.consent import current_consent
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import begin_template, complete_template, doom_template, finish_making
+from appliance.admin.registry.once import Once
 from appliance.admin.zones import VaultLink, ZoneRefused
 from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
@@ -66,14 +67,28 @@ class Enrolments:
         self._journal = journal
         self._captures = captures
         self._lock = threading.Lock()
+        self._beginning = threading.Lock()
         self._all: dict[str, Enrolment] = {}
+        self._made: dict[Once, str] = {}
 
-    def begin(self, person: str, seconds: int) -> Enrolment:
+    def begin(self, person: str, seconds: int, once: Once | None = None) -> Enrolment:
         """Open a window of `seconds` for a person whose consent is on record.
+
+        A call with the same `once` gets the enrolment of the first. That is remembered in memory alone, as
+        windows are: a restart of this process has closed them.
 
         Raises:
             ConsentError: it is not.
         """
+        with self._beginning:
+            if once is not None and (made := self._made.get(once)) in self._all:
+                return self._all[made]
+            enrolment = self._begin(person, seconds)
+            if once is not None:
+                self._made[once] = enrolment.id
+        return enrolment
+
+    def _begin(self, person: str, seconds: int) -> Enrolment:
         consent = current_consent(self._registry, person)
         handle = begin_template(self._registry, person, consent.id)
         enrolment = Enrolment(secrets.token_hex(8), person, handle, self._captures)
@@ -84,6 +99,7 @@ class Enrolments:
                 : max(0, len(self._all) - KEPT)
             ]:
                 del self._all[old]
+            self._made = {once: made for once, made in self._made.items() if made in self._all}
         threading.Thread(target=self._watch, args=(enrolment, request), name="enrolment", daemon=True).start()
         return enrolment
 

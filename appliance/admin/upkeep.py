@@ -7,6 +7,7 @@ was restarted. What is to be erased or removed is asked for until the other zone
 import sys
 import threading
 
+from appliance.admin.accounts import Accounts
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import (
     badge_removed,
@@ -32,10 +33,11 @@ RENEWAL = MAX_LEASE / 4
 class Upkeep:
     """Runs on a thread of its own until stopped."""
 
-    def __init__(self, registry: Registry, vault: VaultLink, door: DoorLink) -> None:
+    def __init__(self, registry: Registry, vault: VaultLink, door: DoorLink, accounts: Accounts) -> None:
         self._registry = registry
         self._vault = vault
         self._door = door
+        self._accounts = accounts
         self._instance = b""
         self._renew_at = Deadline(0)
         # Vouching and erasing never overlap: a lease from an older look at the registry cannot reach vault
@@ -105,6 +107,7 @@ class Upkeep:
     def _run(self) -> None:
         while not self._stop.wait(ROUND):
             try:
+                self._accounts.drop_expired()
                 doom_abandoned(self._registry)
                 self.erase_now()
                 self.remove_badges_now()

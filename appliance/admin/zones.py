@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from appliance.errors import DrempelError
+from appliance.link.events import AskEvents, DoorEvent, EndOfEvents
 from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     DOOR_TO_ADMIN,
@@ -125,6 +126,24 @@ class DoorLink(_Zone):
             LinkError: it is away.
         """
         return self._ask(AskDoor(), DOOR_TO_ADMIN, DoorState)
+
+    def events(self, instance: bytes, after: int, limit: int) -> tuple[list[DoorEvent], EndOfEvents]:
+        """What came after event `after` of the run `instance` (8 bytes; zeros for: whatever is kept).
+
+        Raises:
+            LinkError: door is away.
+        """
+        deadline = Deadline(COMMAND_TIME)
+        events: list[DoorEvent] = []
+        with connect(self._path, self._users, deadline) as connection:
+            send_message(connection, AskEvents(instance, after, limit), deadline)
+            while True:
+                message = read_message(connection, DOOR_TO_ADMIN, deadline)
+                if not isinstance(message, DoorEvent):
+                    return events, _expect(message, EndOfEvents)
+                if len(events) >= limit:
+                    raise Malformed("more events than were asked for")
+                events.append(message)
 
     def add_badge(self, badge: bytes, bits: int, number: int) -> None:
         """Let a badge open.

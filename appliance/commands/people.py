@@ -1,8 +1,7 @@
-"""`drempel people`, `consent`, `enrol`, `erase`, `badges` and `status`: all through the local API."""
+"""`drempel people`, `consent`, `enrol`, `erase` and `badges`: all through the local API."""
 
 import base64
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -44,7 +43,8 @@ def people_add(
 @people_app.command("list")
 def people_list(config: Config = None, as_json: AsJson = False) -> None:
     """Everyone, and what is held for them."""
-    show_table(call_api(config, "GET", "/people"), as_json=as_json)
+    people = api_client(config).pages("/people")
+    show_table(sorted(people, key=lambda each: str(each["name"]).casefold()), as_json=as_json)
 
 
 @people_app.command("erase")
@@ -79,7 +79,8 @@ def consent_withdraw(who: Who, config: Config = None, as_json: AsJson = False) -
 @consent_app.command("list")
 def consent_list(who: Who, config: Config = None, as_json: AsJson = False) -> None:
     """All consents of a person."""
-    show_table(_of_person(config, "GET", who, "consents"), as_json=as_json)
+    api = api_client(config)
+    show_table(list(api.pages(f"/people/{person_id(api, who)}/consents")), as_json=as_json)
 
 
 def erase(who: Who, config: Config = None, as_json: AsJson = False) -> None:
@@ -139,20 +140,16 @@ def _enrol(api: ApiClient, who: str, seconds: int) -> dict[str, Any]:
         api.call("DELETE", f"/enrolments/{enrolment['id']}")
         raise ApiError("cancelled: nothing was kept") from None
     if enrolment["state"] != "done":
-        raise ApiError(str(enrolment["problem"]))
+        raise ApiError(enrolment["problem"] or "admin ended before the enrolment did: enrol again")
     return enrolment
 
 
 def _watch(api: ApiClient, enrolment: dict[str, Any]) -> dict[str, Any]:
     """Follow an enrolment until it is no longer open, and say what the person could do better."""
-    last = None
-    while enrolment["state"] == "open":
-        time.sleep(0.2)
-        enrolment = api.call("GET", f"/enrolments/{enrolment['id']}")
-        said = (enrolment["remaining"], enrolment["guidance"])
-        if said != last and enrolment["guidance"]:
+    for now in api.events(f"/enrolments/{enrolment['id']}/events"):
+        enrolment = now
+        if enrolment["guidance"] and enrolment["state"] == "open":
             progress(f"  {enrolment['remaining']} to go: {enrolment['guidance'].replace('_', ' ')}")
-            last = said
     return enrolment
 
 
@@ -175,7 +172,7 @@ def badges_add(
 @badges_app.command("list")
 def badges_list(config: Config = None, as_json: AsJson = False) -> None:
     """All badges, by their ids; numbers are not kept."""
-    show_table(call_api(config, "GET", "/badges"), as_json=as_json)
+    show_table(list(api_client(config).pages("/badges")), as_json=as_json)
 
 
 @badges_app.command("remove")
@@ -188,22 +185,6 @@ def badges_remove(
     removal = call_api(config, "DELETE", f"/badges/{quote(badge, safe='')}")
     show(removal, removal["state"], as_json=as_json)
     sys.exit(0 if removal["state"] == "removed" else 1)
-
-
-def status(config: Config = None, as_json: AsJson = False) -> None:
-    """How the zones are."""
-    found = call_api(config, "GET", "/status")
-    lines = [found["site"]]
-    for zone in ("door", "vault"):
-        state = found[zone]
-        text = (
-            "away"
-            if state is None
-            else ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in state.items())
-        )
-        lines.append(f"  {zone}: {text}")
-    show(found, "\n".join(lines), as_json=as_json)
-    sys.exit(0 if found["door"] and found["vault"] else 1)
 
 
 def _of_person(

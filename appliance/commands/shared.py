@@ -1,7 +1,9 @@
 """What the commands share: options, printing, the packs' folder, and the local API."""
 
+import contextlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +14,8 @@ from appliance.api_client import ApiClient
 from appliance.errors import ConfigurationError
 from appliance.link.sockets import user_ids
 from appliance.settings import DEFAULT_PATH, load
+
+_PERSON_ID = re.compile(r"[0-9a-f]{16}")
 
 Config = Annotated[
     Path | None,
@@ -58,10 +62,11 @@ def person_id(api: ApiClient, who: str) -> str:
     Raises:
         ConfigurationError: nobody is called so, or several people are.
     """
-    people = api.call("GET", "/people")
-    found = [each["id"] for each in people if each["id"] == who] or [
-        each["id"] for each in people if each["name"] == who
-    ]
+    if _PERSON_ID.fullmatch(who):
+        # Asked for as an id first; whoever is called so is found below.
+        with contextlib.suppress(ConfigurationError):
+            return str(api.call("GET", f"/people/{who}")["id"])
+    found = [each["id"] for each in api.pages("/people/search", {"name": who})]
     if len(found) != 1:
         raise ConfigurationError(
             "several people have this name: give the id, see `drempel people list`"
@@ -92,9 +97,9 @@ def badge_number(number: str) -> tuple[int, int]:
         raise ConfigurationError("a badge is BITS:HEX, such as 26:1a2b3c, and fits in its bits") from None
 
 
-def show(data: Any, text: str, *, as_json: bool) -> None:
-    """Print the data as JSON, or the text."""
-    print(json.dumps(data, indent=2) if as_json else text)
+def show(data: Any, text: str, *, as_json: bool, indent: int | None = 2) -> None:
+    """Print the data as JSON (on one line with `indent` None), or the text."""
+    print(json.dumps(data, indent=indent) if as_json else text, flush=True)
 
 
 def show_table(rows: list[dict[str, Any]], *, as_json: bool) -> None:

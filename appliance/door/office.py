@@ -6,13 +6,14 @@ two seconds for it and its answer: however much it sends, the event loop is soon
 
 import asyncio
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from appliance.door.badges import Badges, BadgesUnreadable, BadgeTaken
 from appliance.door.controller import Controller
 from appliance.door.guidance import STREAM_LIMIT, read_message_async
 from appliance.door.record import Record
 from appliance.journal import Event
+from appliance.link.events import AskEvents
 from appliance.link.framing import Message
 from appliance.link.messages import (
     ADMIN_TO_DOOR,
@@ -85,7 +86,11 @@ class Office:
             request = await read_message_async(reader, ADMIN_TO_DOOR, REQUEST_TIME)
             if request is None:
                 return
-            writer.write((await self._answer(request)).encode())
+            if isinstance(request, AskEvents):
+                answers: Sequence[Message] = self._record.recent.answer(request)
+            else:
+                answers = [await self._answer(request)]
+            writer.write(b"".join(answer.encode() for answer in answers))
             await writer.drain()
 
     async def _answer(self, request: Message) -> Message:

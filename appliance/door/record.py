@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 
+from appliance.door.recent import Recent
 from appliance.journal import STRANGERS, Detail, Event, Journal, Tally
 
 QUEUE_LENGTH = 512
@@ -19,6 +20,7 @@ class Record:
 
     def __init__(self, journal: Journal | None) -> None:
         """Write to `journal`, or, where it could not be opened, only count what is lost."""
+        self.recent = Recent()
         self._journal = journal
         self._strangers = Tally()
         self._counting = threading.Lock()
@@ -38,6 +40,7 @@ class Record:
 
         An event of strangers becomes one line a minute at most, with the number of them.
         """
+        self.recent.add(event, details)
         if event in STRANGERS:
             count = self._strangers.add(event)
             if not count:

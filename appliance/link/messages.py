@@ -6,6 +6,7 @@ How they travel is in `framing`. Embeddings are little-endian float32, as both s
 import enum
 from dataclasses import dataclass
 
+from appliance.link.events import AskEvents, DoorEvent, EndOfEvents
 from appliance.link.framing import Message, Payload
 from appliance.link.sockets import Malformed
 
@@ -366,5 +367,5 @@ FROM_LENS: tuple[type[Message], ...] = (CameraOpen, CodeRead, Probe, Hint, Camer
 TO_DOOR_GUIDANCE: tuple[type[Message], ...] = (Guide,)
 ADMIN_TO_VAULT: tuple[type[Message], ...] = (OpenEnrolment, Erase, Lease, AskVault)
 VAULT_TO_ADMIN: tuple[type[Message], ...] = (Done, Progress, Enrolled, VaultState, Refused)
-ADMIN_TO_DOOR: tuple[type[Message], ...] = (AddBadge, RemoveBadge, AskDoor)
-DOOR_TO_ADMIN: tuple[type[Message], ...] = (Done, DoorState, Refused)
+ADMIN_TO_DOOR: tuple[type[Message], ...] = (AddBadge, RemoveBadge, AskDoor, AskEvents)
+DOOR_TO_ADMIN: tuple[type[Message], ...] = (Done, DoorState, DoorEvent, EndOfEvents, Refused)

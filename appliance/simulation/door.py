@@ -58,6 +58,7 @@ class Plan:
         recognition: whether faces open from the start; out of the box they do not.
         unlock_time, attempt_time, answer_time: seconds, as in the settings.
         pack: the model pack, acknowledged.
+        api_port: of loopback, where the API listens beside its Unix socket; 0 for none.
     """
 
     packs: Path
@@ -66,6 +67,7 @@ class Plan:
     attempt_time: float = 8.0
     answer_time: float = 3.0
     pack: str = "edge"
+    api_port: int = 0
 
 
 class SimulatedDoor:
@@ -328,6 +330,9 @@ lens = ""
 vault = ""
 admin = ""
 administrators = [""]
+
+[api]
+port = {plan.api_port}
 
 [door]
 unlock_time = {plan.unlock_time}

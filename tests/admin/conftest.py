@@ -8,14 +8,18 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
-from appliance.admin.api.house import House
+from appliance.admin.accounts import Accounts
+from appliance.admin.api.application import build
+from appliance.admin.api.gate import VOUCHED_PEER
+from appliance.admin.api.house import Calls, House
 from appliance.admin.enrolments import Enrolments
 from appliance.admin.registry.database import Registry
-from appliance.admin.service import build
 from appliance.admin.upkeep import Upkeep
 from appliance.admin.zones import DoorLink, VaultLink
 from appliance.journal import Journal
+from appliance.settings import Settings
 from tests.admin.scripted_zones import ScriptedZone, zone_at
 
 
@@ -24,10 +28,15 @@ class Http:
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
+        self.vouched = True
 
     def request(self, method: str, route: str, **values: Any) -> httpx.Response:
+        async def vouched(scope: Scope, receive: Receive, send: Send) -> None:
+            # What the server notes of a connection to the Unix socket.
+            await self._app({**scope, "state": {VOUCHED_PEER: self.vouched}}, receive, send)
+
         async def call() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
+            transport = httpx.ASGITransport(vouched, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://drempel") as client:
                 return await client.request(method, route, **values)
 
@@ -80,7 +89,9 @@ def office(short_folder: Path, registry: Registry, me: frozenset[int]) -> Iterat
     vault = VaultLink(short_folder / "vault" / "admin.sock", me)
     door = DoorLink(short_folder / "door" / "admin.sock", me)
     enrolments = Enrolments(registry, vault, journal, 2)
-    house = House("Front door", registry, vault, door, enrolments, Upkeep(registry, vault, door), journal)
+    accounts = Accounts(registry)
+    upkeep = Upkeep(registry, vault, door, accounts)
+    house = House(Settings(), registry, accounts, vault, door, enrolments, upkeep, journal, Calls())
     yield Office(short_folder, house, Http(build(house)))
     enrolments.cancel()
     journal.close()

@@ -15,7 +15,8 @@ import pytest
 import uvicorn
 
 from appliance import journal
-from appliance.admin.service import build, checked_protocol
+from appliance.admin.api.application import build
+from appliance.admin.service import checked_protocol
 from appliance.api_client import ApiClient, ApiError
 from appliance.errors import ConfigurationError
 from appliance.link.sockets import listen
@@ -69,7 +70,7 @@ def test_an_administrator_is_answered(office: Office, me: frozenset[int]) -> Non
     with serving(office, me) as server:
         client = ApiClient(server.path, me)
         person = client.call("POST", "/people", {"name": "Jan"})
-        assert client.call("GET", "/people") == [person]
+        assert client.call("GET", "/people")["items"] == [person]
         assert client.call("DELETE", f"/people/{person['id']}") is None
         with pytest.raises(ConfigurationError, match="no person has this id"):
             client.call("GET", "/people/nobody")
@@ -94,7 +95,7 @@ def test_a_user_who_is_no_administrator_is_hung_up_on_without_a_byte(
         with pytest.raises(ApiError, match=r"are you one of \[users\] administrators"):
             client.call("POST", "/people", {"name": "Jan"})
     assert server.complaints == [], "hanging up must not break the server's own bookkeeping"
-    assert office.http.get("/people").json() == []
+    assert office.http.get("/people").json()["items"] == []
     # What strangers bring about as often as they like is one line a minute, with their number.
     assert office.journal().count('"event":"wrong peer"') == 1
     journal.verify(office.folder / "journal.jsonl")

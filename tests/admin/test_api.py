@@ -74,9 +74,9 @@ def test_a_person_is_added_found_listed_and_removed(office: Office) -> None:
         0,
     )
     assert office.http.get(f"/people/{person['id']}").json() == person
-    assert office.http.get("/people").json() == [person]
+    assert office.http.get("/people").json() == {"items": [person], "next": None}
     assert office.http.delete(f"/people/{person['id']}").status_code == 204
-    assert office.http.get("/people").json() == []
+    assert office.http.get("/people").json()["items"] == []
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_malformed_call_is_a_422_with_the_place_and_without_what_was_sent(
 def test_a_body_that_is_no_json_of_ours_is_a_422(office: Office, data: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     assert office.http.post("/people", content=data, headers=headers).status_code in {400, 422}
-    assert office.http.get("/people").json() == []
+    assert office.http.get("/people").json()["items"] == []
 
 
 def test_a_method_that_a_route_does_not_have_is_a_problem_too(office: Office) -> None:
@@ -152,7 +152,7 @@ def test_a_second_consent_is_a_409(office: Office) -> None:
 
 def test_a_consent_on_record_says_which_notice_and_which_act_and_no_id(office: Office) -> None:
     person = office.add(NAME, consent=True)
-    (consent,) = office.http.get(f"/people/{person}/consents").json()
+    (consent,) = office.http.get(f"/people/{person}/consents").json()["items"]
     assert set(consent) == {"notice_version", "given_at", "act", "withdrawn_at"}
     assert (consent["act"], consent["withdrawn_at"]) == ("signed-paper", None)
 
@@ -264,7 +264,7 @@ def test_a_withdrawal_erases_at_once_where_vault_is_there(office: Office, vault:
     (handle,) = lawful_templates(office.house.registry)
     assert office.http.delete(f"/people/{person}/consents").json() == {"state": "erased"}
     assert vault.of(Erase) == [Erase(handle)]
-    (consent,) = office.http.get(f"/people/{person}/consents").json()
+    (consent,) = office.http.get(f"/people/{person}/consents").json()["items"]
     assert consent["withdrawn_at"] is not None
 
 
@@ -306,12 +306,12 @@ def test_a_badge_is_added_listed_without_its_number_and_removed(office: Office, 
     badge = added.json()
     assert badge == {"id": badge["id"], "person": person, "label": "blue"}
     assert door.of(AddBadge) == [AddBadge(bytes.fromhex(badge["id"]), 26, 0x2ABCDE1.to_bytes(16))]
-    assert office.http.get("/badges").json() == [badge]
+    assert office.http.get("/badges").json()["items"] == [badge]
     stored = b"".join(path.read_bytes() for path in office.folder.iterdir() if path.is_file())
     assert b"2abcde1" not in stored
     assert office.http.delete(f"/badges/{badge['id']}").json() == {"state": "removed"}
     assert door.of(RemoveBadge) == [RemoveBadge(bytes.fromhex(badge["id"]))]
-    assert office.http.get("/badges").json() == []
+    assert office.http.get("/badges").json()["items"] == []
 
 
 def test_a_badge_that_door_did_not_take_is_not_listed_and_is_to_be_removed(office: Office) -> None:
@@ -321,7 +321,7 @@ def test_a_badge_that_door_did_not_take_is_not_listed_and_is_to_be_removed(offic
     taken = ScriptedZone(refuse={AddBadge: Refused(Refusal.BADGE_TAKEN)})
     with zone_at(office.door_socket, taken):
         assert "remove that one first" in problem(office.http.post("/badges", json=body), 409)
-    assert office.http.get("/badges").json() == []
+    assert office.http.get("/badges").json()["items"] == []
     doom_abandoned(office.house.registry)
     assert len(doomed_badges(office.house.registry)) == 2
 
@@ -376,10 +376,10 @@ def test_a_name_is_never_in_the_journal(office: Office, vault: ScriptedZone, doo
     assert door.heard
 
 
-def test_the_database_in_trouble_is_a_500_without_details_of_anyone(office: Office) -> None:
+def test_the_database_in_trouble_is_a_503_without_details_of_anyone(office: Office) -> None:
     office.add(NAME)
     office.house.registry.close()
-    assert "free some space" in problem(office.http.get("/people"), 500)
+    assert "free some space" in problem(office.http.get("/people"), 503)
 
 
 def test_nothing_in_the_interface_promises_a_template_an_image_or_an_embedding(office: Office) -> None:

@@ -14,6 +14,7 @@ from appliance.admin.registry.consent import (
 )
 from appliance.admin.registry.database import Registry, RegistryError
 from appliance.admin.registry.holdings import (
+    HeldBadge,
     badge_removed,
     begin_badge,
     begin_template,
@@ -40,7 +41,7 @@ from appliance.admin.registry.people import (
 
 @pytest.fixture
 def person(registry: Registry) -> str:
-    return add_person(registry, "Jan de Vries").id
+    return add_person(registry, "Jan de Vries")[0].id
 
 
 def enrolled(registry: Registry, person: str) -> bytes:
@@ -65,15 +66,15 @@ def test_without_a_consent_there_is_no_template(registry: Registry, person: str)
 
 
 def test_one_consent_is_current_and_all_are_kept(registry: Registry, person: str) -> None:
-    first = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
+    first, _ = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
     with pytest.raises(ConsentError, match="withdraw it first"):
         give_consent(registry, person, "2026-2", Act.SIGNED_SCREEN)
     assert current_consent(registry, person) == first
     assert withdraw_consent(registry, person) is True
     assert withdraw_consent(registry, person) is False
-    second = give_consent(registry, person, "2026-2", Act.SIGNED_SCREEN)
+    second, _ = give_consent(registry, person, "2026-2", Act.SIGNED_SCREEN)
     assert current_consent(registry, person) == second
-    old, new = sorted(list_consents(registry, person), key=lambda each: each.notice_version)
+    old, new = sorted(list_consents(registry, person, 0, 9).items, key=lambda each: each.notice_version)
     assert (old.id, old.act) == (first.id, Act.SIGNED_PAPER)
     assert old.withdrawn_at is not None
     assert new.withdrawn_at is None
@@ -110,7 +111,7 @@ def test_a_withdrawal_that_cannot_be_written_whole_is_not_written_at_all(
 def test_an_enrolment_whose_consent_was_withdrawn_meanwhile_is_not_completed(
     registry: Registry, person: str
 ) -> None:
-    consent = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
+    consent, _ = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
     handle = begin_template(registry, person, consent.id)
     withdraw_consent(registry, person)
     assert complete_template(registry, handle) is False
@@ -120,7 +121,7 @@ def test_an_enrolment_whose_consent_was_withdrawn_meanwhile_is_not_completed(
 
 
 def test_a_new_consent_does_not_revive_an_enrolment_of_the_old_one(registry: Registry, person: str) -> None:
-    consent = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
+    consent, _ = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
     handle = begin_template(registry, person, consent.id)
     withdraw_consent(registry, person)
     give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
@@ -136,10 +137,10 @@ def test_a_renewal_dooms_the_template_before_it(registry: Registry, person: str)
 
 
 def test_a_start_dooms_what_an_earlier_process_began(registry: Registry, person: str) -> None:
-    consent = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
+    consent, _ = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
     done = enrolled(registry, person)
     begun = begin_template(registry, person, consent.id)
-    badge, active = begin_badge(registry, person, "blue"), begin_badge(registry, person, "red")
+    badge, active = (begin_badge(registry, person, label)[0].id for label in ("blue", "red"))
     complete_badge(registry, active)
     # While this process makes them, they are left to it; an earlier one's nobody makes any more.
     doom_abandoned(registry)
@@ -150,22 +151,22 @@ def test_a_start_dooms_what_an_earlier_process_began(registry: Registry, person:
     assert doomed_templates(registry) == [begun]
     assert doomed_badges(registry) == [badge]
     assert lawful_templates(registry) == [done]
-    assert [each[0] for each in list_badges(registry)] == [active]
+    assert [each.id for each in list_badges(registry, 0, 9).items] == [active]
 
 
 def test_only_what_is_doomed_is_ever_forgotten(registry: Registry, person: str) -> None:
     give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
     handle = enrolled(registry, person)
-    badge = begin_badge(registry, person, "blue")
+    badge = begin_badge(registry, person, "blue")[0].id
     complete_badge(registry, badge)
     template_erased(registry, handle)
     badge_removed(registry, badge)
     assert lawful_templates(registry) == [handle]
-    assert list_badges(registry) == [(badge, person, "blue")]
+    assert list_badges(registry, 0, 9).items == [HeldBadge(badge, person, "blue")]
 
 
 def test_a_badge_counts_from_when_door_has_it_until_it_is_doomed(registry: Registry, person: str) -> None:
-    badge = begin_badge(registry, person, "blue")
+    badge = begin_badge(registry, person, "blue")[0].id
     assert find_person(registry, person).badges == 0
     complete_badge(registry, badge)
     assert find_person(registry, person).badges == 1
@@ -180,7 +181,7 @@ def test_a_badge_counts_from_when_door_has_it_until_it_is_doomed(registry: Regis
 def test_a_person_of_whom_a_zone_holds_anything_stays(registry: Registry, person: str, held: str) -> None:
     give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
     if held == "badge":
-        complete_badge(registry, begin_badge(registry, person, "blue"))
+        complete_badge(registry, begin_badge(registry, person, "blue")[0].id)
     else:
         enrolled(registry, person)
         if held == "doomed template":
@@ -196,13 +197,13 @@ def test_a_person_whom_nobody_holds_is_removed_with_their_consents(registry: Reg
     withdraw_consent(registry, person)
     template_erased(registry, handle)
     remove_person(registry, person)
-    assert list_people(registry) == []
-    assert list_consents(registry, person) == []
+    assert list_people(registry, 0, 9).items == []
+    assert list_consents(registry, person, 0, 9).items == []
 
 
 def test_a_removed_name_is_gone_from_the_disk(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry.db")
-    person = add_person(registry, "Wilhelmina van Oranje").id
+    person = add_person(registry, "Wilhelmina van Oranje")[0].id
     remove_person(registry, person)
     registry.close()
     left = b"".join(path.read_bytes() for path in tmp_path.glob("registry.db*"))
@@ -230,7 +231,7 @@ def test_a_registry_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Pat
     if damage == "newer":
         Registry(path).close()
         db = sqlite3.connect(path)
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
         db.close()
     else:
         path.write_bytes(b"no database at all, " * 500)
@@ -246,15 +247,15 @@ def test_a_failed_transaction_leaves_the_registry_usable(registry: Registry) -> 
 
     with pytest.raises(RuntimeError):
         fail()
-    assert list_people(registry) == []
+    assert list_people(registry, 0, 9).items == []
     add_person(registry, "Jan")
-    assert len(list_people(registry)) == 1
+    assert len(list_people(registry, 0, 9).items) == 1
 
 
 def test_threads_take_turns(registry: Registry) -> None:
     def work() -> None:
         for number in range(10):
-            person = add_person(registry, f"Jan {number}").id
+            person = add_person(registry, f"Jan {number}")[0].id
             give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
             enrolled(registry, person)
 

@@ -31,8 +31,8 @@ from tests.admin.scripted_zones import ScriptedZone, zone_at
 
 
 def enrolled(registry: Registry, name: str) -> tuple[str, bytes]:
-    person = add_person(registry, name).id
-    consent = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
+    person = add_person(registry, name)[0].id
+    consent, _ = give_consent(registry, person, "2026-1", Act.SIGNED_PAPER)
     handle = begin_template(registry, person, consent.id)
     assert complete_template(registry, handle)
     return person, handle
@@ -110,7 +110,7 @@ def test_the_upkeep_goes_on_through_every_trouble_of_the_other_zones(
     _, lawful = enrolled(registry, "Jan")
     person, doomed = enrolled(registry, "Piet")
     withdraw_consent(registry, person)
-    badge = begin_badge(registry, person, "")
+    badge = begin_badge(registry, person, "")[0].id
     complete_badge(registry, badge)
     doom_badge(registry, badge)
     upkeep.start()

@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 from hypothesis import strategies as st
 
-from appliance.link import messages
+from appliance.link import events, messages
 from appliance.link.framing import Message
 from appliance.link.messages import (
     CodeRead,
@@ -36,14 +36,16 @@ def _type_byte(kind: type[Message]) -> int:
 
 BY_TYPE: list[type[Message]] = sorted(ALL, key=_type_byte)
 
-_FLAGS = {"hints", "window", "recognition"}
+_FLAGS = {"hints", "window", "recognition", "missed"}
 _WIDTHS = {"B": 1, "H": 2, "I": 4}
 
 
 def defined() -> set[type[Message]]:
-    """Every kind of message that the module defines."""
-    kinds = (value for value in vars(messages).values() if isinstance(value, type))
-    return {kind for kind in kinds if issubclass(kind, Message) and kind.__module__ == messages.__name__}
+    """Every kind of message that the modules define."""
+    modules = (messages, events)
+    kinds = (value for module in modules for value in vars(module).values() if isinstance(value, type))
+    names = {module.__name__ for module in modules}
+    return {kind for kind in kinds if issubclass(kind, Message) and kind.__module__ in names}
 
 
 def _values(kind: type[Message]) -> list[st.SearchStrategy[object]]:

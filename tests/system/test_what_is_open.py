@@ -123,7 +123,7 @@ def test_names_numbers_and_secrets_are_in_no_journal_or_log(house: House) -> Non
     from tests.system.house import BADGE, NAME  # noqa: PLC0415
 
     token = Token.decode(house.token)
-    person = house.api.call("GET", "/people")[0]["id"]
+    person = house.api.call("GET", "/people")["items"][0]["id"]
     words = [NAME, person, f"{BADGE[1]:x}", str(BADGE[1]), token.handle.hex(), bytes(token.secret).hex()]
     for zone in ("door", "lens", "vault", "admin"):
         for path in (house.door.state / zone / "journal.jsonl", house.door.state / "logs" / f"{zone}.log"):

@@ -1,27 +1,67 @@
-"""Enrolments: open a window, watch it, and take the token, once."""
+"""Enrolments: open a window, watch it, and take the token, once.
 
+The shape is that of a fingerprint's enrolment in FIDO: captures that remain, what the person should do
+differently, and cancel. The captures themselves are presses of the button at the door, by the person.
+"""
+
+import asyncio
 import base64
+from collections.abc import AsyncIterable
+from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from fastapi import Depends, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
 
-from appliance.admin.api.house import Used
+from appliance.admin.accounts import Role
+from appliance.admin.api.access import Calling, allows, router
+from appliance.admin.api.house import IdempotencyKey, Used
+from appliance.admin.api.problems import documented
 from appliance.admin.enrolments import Enrolment, EnrolmentState
+from appliance.admin.registry.once import Kind
 from appliance.admin.registry.people import find_person
+from appliance.journal import Event
 
-router = APIRouter(prefix="/enrolments", tags=["enrolments"])
+routes = router("/enrolments", "enrolments")
+
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at an enrolment that is followed: hints come 0.35 s apart at least."""
+NONE = documented(HTTPStatus.NOT_FOUND, "There is no such enrolment, or admin was restarted.")
+_FRONT_DESK = (Role.ADMINISTRATOR, Role.ENROLLER)
 
 
 class NewEnrolment(BaseModel):
     """For whom, and for how long the window stays open."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"person": "9f2c41d07ab3e856", "seconds": 120}]}
+    )
 
     person: str
     seconds: Annotated[int, Field(ge=10, le=3600)] = 120
 
 
 class EnrolmentProgress(BaseModel):
-    """How an enrolment stands; `guidance` is what the person could do better."""
+    """How an enrolment stands.
+
+    `remaining` captures are still needed; `guidance` is what the person could do better, or `captured`;
+    `problem` says why an enrolment failed.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "7b1e0f6f6c1d4d0b",
+                    "state": "open",
+                    "remaining": 3,
+                    "guidance": "come_closer",
+                    "problem": None,
+                }
+            ]
+        }
+    )
 
     id: str
     state: EnrolmentState
@@ -31,35 +71,82 @@ class EnrolmentProgress(BaseModel):
 
 
 class TokenOnce(BaseModel):
-    """The token's bytes, in base64."""
+    """The token's bytes, in base64: what its QR code holds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"token": "0gAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]}
+    )
 
     token: str
 
 
-@router.post("", status_code=201)
-def begin(house: Used, new: NewEnrolment) -> EnrolmentProgress:
+def _found(house: Used, enrolment: str) -> Enrolment:
+    return house.enrolments.find(enrolment)
+
+
+Found = Annotated[Enrolment, Depends(_found)]
+
+
+@routes.post(
+    "",
+    status_code=201,
+    responses={
+        **documented(HTTPStatus.NOT_FOUND, "There is no such person."),
+        **documented(HTTPStatus.CONFLICT, "No consent of this person is on record."),
+    },
+)
+@allows(*_FRONT_DESK)
+def begin(
+    house: Used, caller: Calling, new: NewEnrolment, idempotency_key: IdempotencyKey = None
+) -> EnrolmentProgress:
     """Open a window; the person presses the button at the door."""
+    once = house.calls.once(caller, idempotency_key, Kind.ENROLMENT, new)
     person = find_person(house.registry, new.person).id
-    return _progress(house.enrolments.begin(person, new.seconds))
+    return _progress(house.enrolments.begin(person, new.seconds, once))
 
 
-@router.get("/{enrolment}")
-def watch(house: Used, enrolment: str) -> EnrolmentProgress:
+@routes.get("/{enrolment}", responses=NONE)
+@allows(*_FRONT_DESK)
+def watch(found: Found) -> EnrolmentProgress:
     """How it stands."""
-    return _progress(house.enrolments.find(enrolment))
+    return _progress(found)
 
 
-@router.delete("/{enrolment}", status_code=204)
+@routes.get("/{enrolment}/events", response_class=EventSourceResponse, responses=NONE)
+@allows(*_FRONT_DESK)
+async def follow(house: Used, caller: Calling, found: Found) -> AsyncIterable[ServerSentEvent]:
+    """Follow it as server-sent events, until it is over.
+
+    Each event is `progress`, `done` or `failed`, and its data an EnrolmentProgress. The stream ends after
+    the last, and when the account that follows is revoked.
+    """
+    last: EnrolmentProgress | None = None
+    while house.accounts.counts(caller):
+        now = _progress(found)
+        if now != last:
+            yield ServerSentEvent(
+                event="progress" if now.state is EnrolmentState.OPEN else now.state.value, data=now
+            )
+            last = now
+        if now.state is not EnrolmentState.OPEN:
+            return
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+@routes.delete("/{enrolment}", status_code=204, responses=NONE)
+@allows(*_FRONT_DESK)
 def cancel(house: Used, enrolment: str) -> None:
     """Close the window; a template whose token was not taken yet is erased."""
     house.enrolments.cancel_one(enrolment)
 
 
-@router.post("/{enrolment}/token")
-def take_token(house: Used, enrolment: str, response: Response) -> TokenOnce:
-    """The token, this once: nobody can ask for it again."""
+@routes.post("/{enrolment}/token", responses=documented(HTTPStatus.NOT_FOUND, "It is not there, or taken."))
+@allows(*_FRONT_DESK)
+def take_token(house: Used, caller: Calling, enrolment: str, response: Response) -> TokenOnce:
+    """The token, this once: nobody can ask for it again, with whatever key."""
     response.headers["Cache-Control"] = "no-store"
     token = house.enrolments.take_token(enrolment)
+    house.note(Event.TOKEN_GIVEN, caller)
     answer = TokenOnce(token=base64.b64encode(token).decode())
     token[:] = bytes(len(token))
     return answer

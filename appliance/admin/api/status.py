@@ -1,28 +1,22 @@
 """How the zones are. A zone that is away is said to be, and is no error."""
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
 
+from appliance.admin.api.access import EVERYONE, allows, router
+from appliance.admin.api.door import DOOR_EXAMPLE, DoorStatus, door_status
 from appliance.admin.api.house import Used
 from appliance.errors import DrempelError
 
-router = APIRouter(prefix="/status", tags=["status"])
+routes = router("/status", "status")
 
-
-class DoorStatus(BaseModel):
-    """Door; entries are counted since its start, without identity."""
-
-    mode: str
-    readers: int
-    readers_up: int
-    recognition: bool
-    badges: int
-    badge_entries: int
-    face_entries: int
+_VAULT: JsonDict = {"records": 24, "leases": 23, "enrolment_open": False, "recognition": True}
 
 
 class VaultStatus(BaseModel):
     """Vault; `leases` counts the templates with a current legal ground."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_VAULT]})
 
     records: int
     leases: int
@@ -33,31 +27,27 @@ class VaultStatus(BaseModel):
 class Status(BaseModel):
     """The site; null for a zone that is away."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"site": "Front door", "door": DOOR_EXAMPLE, "vault": _VAULT}]}
+    )
+
     site: str
     door: DoorStatus | None
     vault: VaultStatus | None
 
 
-@router.get("")
+@routes.get("")
+@allows(*EVERYONE)
 def status(house: Used) -> Status:
     """How the zones are."""
-    return Status(site=house.site, door=_door(house), vault=_vault(house))
+    return Status(site=house.settings.site.name, door=_door(house), vault=_vault(house))
 
 
 def _door(house: Used) -> DoorStatus | None:
     try:
-        state = house.door.state()
+        return door_status(house.door.state())
     except DrempelError:
         return None
-    return DoorStatus(
-        mode=state.mode.name.lower(),
-        readers=state.readers,
-        readers_up=state.readers_up,
-        recognition=bool(state.recognition),
-        badges=state.badges,
-        badge_entries=state.badge_entries,
-        face_entries=state.face_entries,
-    )
 
 
 def _vault(house: Used) -> VaultStatus | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.moment import now
+from appliance.admin.registry.once import Once
+from appliance.admin.registry.slices import Slice, cut
 from appliance.errors import DrempelError
 from appliance.link.messages import (
     HANDLE,
@@ -36,22 +38,37 @@ class Consent:
     withdrawn_at: str | None
 
 
-def give_consent(registry: Registry, person: str, notice_version: str, act: Act) -> Consent:
+_SELECT = "SELECT rowid, id, person, notice_version, given_at, act, withdrawn_at FROM consent "
+
+
+def give_consent(
+    registry: Registry, person: str, notice_version: str, act: Act, once: Once | None = None
+) -> tuple[Consent, bool]:
     """Write down a consent.
+
+    Returns:
+        The consent, and whether it is new: False where a call with this `once` wrote it down before.
 
     Raises:
         ConsentError: the person has a current consent already.
+        KeyReused: `once` made something else.
     """
     consent = Consent(secrets.token_bytes(HANDLE), person, notice_version, now(), act, None)
     try:
         with registry.transaction() as db:
+            made = once.made(db) if once else None
+            if made is not None:
+                row = db.execute(_SELECT + "WHERE id = ?", (bytes.fromhex(made),)).fetchone()
+                return _consent(row), False
             db.execute(
                 "INSERT INTO consent (id, person, notice_version, given_at, act) VALUES (?, ?, ?, ?, ?)",
                 (consent.id, person, notice_version, consent.given_at, act.value),
             )
+            if once:
+                once.remember(db, consent.id.hex(), person)
     except sqlite3.IntegrityError as error:
         raise ConsentError("this person's consent is on record already: withdraw it first") from error
-    return consent
+    return consent, True
 
 
 def current_consent(registry: Registry, person: str) -> Consent:
@@ -61,26 +78,19 @@ def current_consent(registry: Registry, person: str) -> Consent:
         ConsentError: there is none.
     """
     with registry.transaction() as db:
-        row = db.execute(
-            "SELECT id, person, notice_version, given_at, act, withdrawn_at FROM consent "
-            "WHERE person = ? AND withdrawn_at IS NULL",
-            (person,),
-        ).fetchone()
+        row = db.execute(_SELECT + "WHERE person = ? AND withdrawn_at IS NULL", (person,)).fetchone()
     if row is None:
         raise ConsentError("no consent of this person is on record: record it with `drempel consent give`")
-    consent, whose, version, given_at, act, withdrawn_at = row
-    return Consent(consent, whose, version, given_at, Act(act), withdrawn_at)
+    return _consent(row)
 
 
-def list_consents(registry: Registry, person: str) -> list[Consent]:
-    """All consents of a person, the oldest first."""
+def list_consents(registry: Registry, person: str, after: int, limit: int) -> Slice[Consent]:
+    """At most `limit` consents of a person, the oldest first, from after the place `after` on."""
     with registry.transaction() as db:
         rows = db.execute(
-            "SELECT id, person, notice_version, given_at, act, withdrawn_at FROM consent "
-            "WHERE person = ? ORDER BY given_at",
-            (person,),
+            _SELECT + "WHERE person = ? AND rowid > ? ORDER BY rowid LIMIT ?", (person, after, limit + 1)
         ).fetchall()
-    return [Consent(row[0], row[1], row[2], row[3], Act(row[4]), row[5]) for row in rows]
+    return cut([(row[0], _consent(row)) for row in rows], limit)
 
 
 def withdraw_consent(registry: Registry, person: str) -> bool:
@@ -98,3 +108,8 @@ def withdraw_consent(registry: Registry, person: str) -> bool:
         ).rowcount
         db.execute("UPDATE template SET state = 'erasing' WHERE person = ? AND state = 'enrolled'", (person,))
     return withdrawn > 0
+
+
+def _consent(row: tuple[int, bytes, str, str, str, str, str | None]) -> Consent:
+    _, consent, person, notice_version, given_at, act, withdrawn_at = row
+    return Consent(consent, person, notice_version, given_at, Act(act), withdrawn_at)

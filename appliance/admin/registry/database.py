@@ -9,8 +9,8 @@ from pathlib import Path
 from appliance.database import DatabaseUnusable, open_database
 from appliance.errors import DrempelError
 
-SCHEMA = 1
-_TABLES = """
+SCHEMA = 2
+_FIRST = """
 CREATE TABLE person (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
@@ -41,6 +41,34 @@ CREATE TABLE badge (
     state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'removing'))
 ) STRICT;
 """
+_SECOND = """
+-- Who may call the local API. The token itself is not kept; a hash of 256 random bits tells nothing of them.
+CREATE TABLE account (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    label TEXT NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('administrator', 'enroller', 'auditor')),
+    created_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    token BLOB NOT NULL UNIQUE CHECK (length(token) = 32)
+) STRICT;
+-- What a call with an idempotency key made, so that the same call made again makes nothing more. Of the call
+-- itself nothing is kept: not the name in it, and not the badge's number. It goes with its person.
+CREATE TABLE made (
+    account INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('person', 'consent', 'badge')),
+    resource TEXT NOT NULL,
+    person TEXT NOT NULL REFERENCES person (id) ON DELETE CASCADE,
+    made_at INTEGER NOT NULL,
+    PRIMARY KEY (account, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX made_for ON made (person);
+CREATE INDEX consent_of ON consent (person);
+CREATE INDEX template_of ON template (person);
+CREATE INDEX template_under ON template (consent);
+CREATE INDEX badge_of ON badge (person);
+"""
 
 
 class RegistryError(DrempelError, OSError):
@@ -63,7 +91,7 @@ class Registry:
         self._lock = threading.RLock()
         self.in_the_making: set[bytes] = set()
         try:
-            self._db = open_database(path, SCHEMA, _TABLES)
+            self._db = open_database(path, SCHEMA, _FIRST + _SECOND, {1: _SECOND})
         except DatabaseUnusable as error:
             raise RegistryError(str(error)) from error
 

@@ -6,8 +6,12 @@ ever held there without an owner here.
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from appliance.admin.registry.database import Registry
+from appliance.admin.registry.once import Once
+from appliance.admin.registry.slices import Slice, cut
+from appliance.errors import DrempelError
 from appliance.link.messages import (
     HANDLE,
 )
@@ -71,6 +75,8 @@ def doom_abandoned(registry: Registry) -> None:
             db.execute("UPDATE template SET state = 'erasing' WHERE handle = ?", (handle,))
         for badge in _pending(registry, db.execute("SELECT id FROM badge WHERE state = 'pending'")):
             db.execute("UPDATE badge SET state = 'removing' WHERE id = ?", (badge,))
+            # It never was there for who asked: the same call may be made again.
+            db.execute("DELETE FROM made WHERE resource = ?", (badge.hex(),))
 
 
 def _pending(registry: Registry, rows: Iterable[tuple[bytes]]) -> list[bytes]:
@@ -108,15 +114,54 @@ def lawful_templates(registry: Registry) -> list[bytes]:
     return [handle for (handle,) in rows]
 
 
-def begin_badge(registry: Registry, person: str, label: str) -> bytes:
-    """A new random id for a badge that door is about to have."""
-    badge = secrets.token_bytes(HANDLE)
+class NotAgain(DrempelError, ValueError):
+    """A call with this key is being served at this moment, or what it made was removed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBadge:
+    """A badge that door has: its id (16 bytes), its person, and its label."""
+
+    id: bytes
+    person: str
+    label: str
+
+
+def begin_badge(
+    registry: Registry, person: str, label: str, once: Once | None = None
+) -> tuple[HeldBadge, bool]:
+    """A new random id for a badge that door is about to have.
+
+    Returns:
+        The badge, and whether door is still to be given it: False where a call with this `once` did.
+
+    Raises:
+        NotAgain: such a call is doing so at this moment, or the badge was removed since.
+        KeyReused: `once` made something else.
+    """
+    badge = HeldBadge(secrets.token_bytes(HANDLE), person, label)
     with registry.transaction() as db:
+        made = once.made(db) if once else None
+        if made is not None:
+            row = db.execute(
+                "SELECT id, person, label, state FROM badge WHERE id = ?", (bytes.fromhex(made),)
+            ).fetchone()
+            if row is not None and row[3] == "active":
+                return HeldBadge(*row[:3]), False
+            if row is not None and row[0] in registry.in_the_making:
+                raise NotAgain("this badge is being added at this moment: ask again in a second")
+            if row is None or row[3] == "removing":
+                # A late repetition must not bring back a badge that somebody took away.
+                raise NotAgain("this badge was removed since: use a new Idempotency-Key to add it again")
+            # Still pending, and made by nobody any more: the call before did not come so far.
         db.execute(
-            "INSERT INTO badge (id, person, label, state) VALUES (?, ?, ?, 'pending')", (badge, person, label)
+            "INSERT INTO badge (id, person, label, state) VALUES (?, ?, ?, 'pending')",
+            (badge.id, person, label),
         )
-        registry.in_the_making.add(badge)
-    return badge
+        if once:
+            once.remember(db, badge.id.hex(), person)
+        registry.in_the_making.add(badge.id)
+    return badge, True
 
 
 def complete_badge(registry: Registry, badge: bytes) -> None:
@@ -157,9 +202,12 @@ def badge_removed(registry: Registry, badge: bytes) -> None:
         db.execute("DELETE FROM badge WHERE id = ? AND state = 'removing'", (badge,))
 
 
-def list_badges(registry: Registry) -> list[tuple[bytes, str, str]]:
-    """Each active badge: its id, the id of its person, and its label."""
+def list_badges(registry: Registry, after: int, limit: int, person: str | None = None) -> Slice[HeldBadge]:
+    """At most `limit` badges that door has, the oldest first; only those of a person, where one is given."""
     with registry.transaction() as db:
-        return db.execute(
-            "SELECT id, person, label FROM badge WHERE state = 'active' ORDER BY person, label"
+        rows = db.execute(
+            "SELECT rowid, id, person, label FROM badge "
+            "WHERE state = 'active' AND rowid > ?1 AND (?2 IS NULL OR person = ?2) ORDER BY rowid LIMIT ?3",
+            (after, person, limit + 1),
         ).fetchall()
+    return cut([(row[0], HeldBadge(*row[1:])) for row in rows], limit)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.moment import now
+from appliance.admin.registry.once import Once
+from appliance.admin.registry.slices import Slice, cut
 from appliance.errors import DrempelError
 
 
@@ -30,7 +32,7 @@ class Person:
 
 
 _SELECT = """
-SELECT person.id, person.name, person.added_at,
+SELECT person.rowid, person.id, person.name, person.added_at,
     EXISTS (SELECT 1 FROM consent WHERE person = person.id AND withdrawn_at IS NULL),
     EXISTS (SELECT 1 FROM template WHERE person = person.id AND state = 'enrolled'),
     (SELECT count(*) FROM badge WHERE person = person.id AND state = 'active')
@@ -38,18 +40,41 @@ FROM person
 """
 
 
-def add_person(registry: Registry, name: str) -> Person:
-    """Add a person under a new random id."""
-    person = secrets.token_hex(8)
+def add_person(registry: Registry, name: str, once: Once | None = None) -> tuple[Person, bool]:
+    """Add a person under a new random id.
+
+    Returns:
+        The person, and whether they are new: False where a call with this `once` added them before.
+
+    Raises:
+        KeyReused: `once` made something else.
+    """
     with registry.transaction() as db:
-        db.execute("INSERT INTO person (id, name, added_at) VALUES (?, ?, ?)", (person, name, now()))
-    return find_person(registry, person)
+        made = once.made(db) if once else None
+        person = made or secrets.token_hex(8)
+        if made is None:
+            db.execute("INSERT INTO person (id, name, added_at) VALUES (?, ?, ?)", (person, name, now()))
+            if once:
+                once.remember(db, person, person)
+        return _find(db, person), made is None
 
 
-def list_people(registry: Registry) -> list[Person]:
-    """Everyone, by name."""
+def list_people(registry: Registry, after: int, limit: int, name: str | None = None) -> Slice[Person]:
+    """At most `limit` people, in the order in which they were added; only those of `name`, where it is given.
+
+    Args:
+        registry: where they are.
+        after: what the slice before gave as `next`; 0 for the first.
+        limit: how many at most.
+        name: exactly this name.
+    """
     with registry.transaction() as db:
-        return [_person(row) for row in db.execute(_SELECT + "ORDER BY person.name, person.id")]
+        rows = db.execute(
+            _SELECT + "WHERE person.rowid > ?1 AND (?2 IS NULL OR person.name = ?2) "
+            "ORDER BY person.rowid LIMIT ?3",
+            (after, name, limit + 1),
+        ).fetchall()
+    return cut([(row[0], _person(row)) for row in rows], limit)
 
 
 def find_person(registry: Registry, person: str) -> Person:
@@ -59,10 +84,7 @@ def find_person(registry: Registry, person: str) -> Person:
         UnknownPerson: there is none.
     """
     with registry.transaction() as db:
-        row = db.execute(_SELECT + "WHERE person.id = ?", (person,)).fetchone()
-    if row is None:
-        raise UnknownPerson("no person has this id: see `drempel people list`")
-    return _person(row)
+        return _find(db, person)
 
 
 def remove_person(registry: Registry, person: str) -> None:
@@ -85,6 +107,13 @@ def remove_person(registry: Registry, person: str) -> None:
         ) from error
 
 
-def _person(row: tuple[str, str, str, int, int, int]) -> Person:
-    person, name, added_at, consent, template, badges = row
+def _find(db: sqlite3.Connection, person: str) -> Person:
+    row = db.execute(_SELECT + "WHERE person.id = ?", (person,)).fetchone()
+    if row is None:
+        raise UnknownPerson("no person has this id: see `drempel people list`")
+    return _person(row)
+
+
+def _person(row: tuple[int, str, str, str, int, int, int]) -> Person:
+    _, person, name, added_at, consent, template, badges = row
     return Person(person, name, added_at, bool(consent), bool(template), badges)

@@ -1,0 +1,94 @@
+"""Accounts: who may call this interface."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
+
+from appliance.admin.accounts import Account, Role
+from appliance.admin.api.access import Calling, allows, router
+from appliance.admin.api.house import Used
+from appliance.admin.api.paging import FIRST, USUAL, After, Limit, Page
+from appliance.admin.api.problems import documented
+from appliance.journal import Event
+
+routes = router("/accounts", "accounts")
+
+_SHOWN: JsonDict = {
+    "id": "3f1c9a20b7d4e866",
+    "label": "Front desk",
+    "role": "enroller",
+    "created_at": "2026-11-25T09:00:00+00:00",
+    "expires_at": "2027-02-23T09:00:00+00:00",
+}
+
+
+class NewAccount(BaseModel):
+    """An account to make: a label to tell it by, its role, and for how many days it counts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"label": "Front desk", "role": "enroller", "days": 90}]}
+    )
+
+    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
+    role: Role
+    days: Annotated[int, Field(ge=1, le=3650)] = 90
+
+
+class AccountShown(BaseModel):
+    """An account, without its token."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SHOWN]}, from_attributes=True)
+
+    id: str
+    label: str
+    role: Role
+    created_at: str
+    expires_at: str
+
+
+class AccountWithToken(AccountShown):
+    """A new account with its token, this once: send it as `Authorization: Bearer ...`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{**_SHOWN, "token": "drempel_Q2h3aHlub3R0aGlzaXNubydyZWFsdG9rZW4tYXRhbGw"}]
+        },
+        from_attributes=True,
+    )
+
+    token: str
+
+
+@routes.get("")
+@allows(Role.ADMINISTRATOR, Role.AUDITOR)
+def everyone(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[AccountShown]:
+    """All accounts that count."""
+    found = house.accounts.page(after, limit)
+    return Page(items=[_shown(account) for account in found.items], next=found.next)
+
+
+@routes.post("", status_code=201)
+@allows(Role.ADMINISTRATOR)
+def add(house: Used, caller: Calling, new: NewAccount, response: Response) -> AccountWithToken:
+    """Make an account. Its token is shown this once; lost means revoked, and a new account made."""
+    account, token = house.accounts.add(new.label, new.role, new.days)
+    house.note(Event.ACCOUNT_ADDED, caller)
+    response.headers["Cache-Control"] = "no-store"
+    return AccountWithToken(**_shown(account).model_dump(), token=token)
+
+
+@routes.delete(
+    "/{account}", status_code=204, responses=documented(HTTPStatus.NOT_FOUND, "There is no such account.")
+)
+@allows(Role.ADMINISTRATOR)
+def revoke(house: Used, caller: Calling, account: str) -> None:
+    """End an account at once."""
+    house.accounts.revoke(account)
+    house.note(Event.ACCOUNT_REVOKED, caller)
+
+
+def _shown(account: Account) -> AccountShown:
+    return AccountShown.model_validate(account)

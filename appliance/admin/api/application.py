@@ -1,0 +1,48 @@
+"""All routes together, and what stands before them; run as a module, it prints their description."""
+
+import json
+
+from fastapi import FastAPI
+
+from appliance.admin.api import (
+    accounts,
+    badges,
+    configuration,
+    description,
+    door,
+    enrolments,
+    people,
+    status,
+)
+from appliance.admin.api.gate import Gate
+from appliance.admin.api.house import House
+from appliance.admin.api.problems import install
+
+RESOURCES = (people, enrolments, badges, door, status, configuration, accounts, description)
+
+
+def build(house: House) -> FastAPI:
+    """The application."""
+    app = _routes()
+    app.state.house = house
+    install(app)
+    app.add_middleware(Gate, accounts=house.accounts, journal=house.journal)
+    return app
+
+
+def openapi() -> str:
+    """The description of all routes as JSON, as it is kept in `docs/openapi.json`."""
+    return json.dumps(_routes().state.description, indent=2) + "\n"
+
+
+def _routes() -> FastAPI:
+    # The framework's own pages would be routes without a role rule.
+    app = FastAPI(title=description.TITLE, docs_url=None, redoc_url=None, openapi_url=None)
+    for resource in RESOURCES:
+        app.include_router(resource.routes)
+    app.state.description = description.describe(app)
+    return app
+
+
+if __name__ == "__main__":
+    print(openapi(), end="")

@@ -1,0 +1,107 @@
+"""The gate before all routes: who calls is found out first, and a stranger's call is not read.
+
+On the Unix socket the kernel has vouched for an administrator (`admin.service` notes it in the connection's
+state); everywhere else, and wherever a token is sent, the token decides. A body has a limit, and a fault that
+nobody foresaw becomes a problem document that tells nothing of what was sent.
+"""
+
+import sys
+import traceback
+from http import HTTPStatus
+from pathlib import Path
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from appliance.admin.accounts import VOUCHED, Accounts, Caller
+from appliance.admin.api.problems import problem
+from appliance.journal import Event, Journal
+
+MAX_BODY = 64 * 1024
+"""Bytes of a call's body; the longest that any route needs has a few hundred."""
+VOUCHED_PEER = "vouched_peer"
+"""Key of a connection's state: the kernel says that an administrator is at the other end."""
+
+
+class _TooLarge(Exception):
+    """More was sent than any call needs."""
+
+
+class _Call:
+    """One call: how much of it was read, and whether its answer has begun."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._length = 0
+        self.too_large = False
+        self.answered = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._length += len(message.get("body", b""))
+        if self._length > MAX_BODY:
+            self.too_large = True
+            raise _TooLarge
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self.too_large and not self.answered:
+            return  # the framework takes our exception for a body that it cannot read
+        self.answered = True
+        await self._send(message)
+
+
+class Gate:
+    """An ASGI application around another."""
+
+    def __init__(self, app: ASGIApp, accounts: Accounts, journal: Journal) -> None:
+        self._app = app
+        self._accounts = accounts
+        self._journal = journal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one call."""
+        caller = self._find(scope)
+        if caller is None:
+            self._journal.note(Event.WRONG_TOKEN)
+            answer = problem(
+                HTTPStatus.UNAUTHORIZED,
+                "send a token that counts: make one with `drempel accounts add`",
+                {"WWW-Authenticate": 'Bearer realm="drempel"'},
+            )
+            await answer(scope, receive, send)
+            return
+        scope.setdefault("state", {})["caller"] = caller
+        call = _Call(receive, send)
+        try:
+            await self._app(scope, call.receive, call.send)
+        except _TooLarge:
+            pass  # answered below
+        except Exception as error:  # noqa: BLE001 - a fault in one call must neither end the zone nor tell of it
+            self._note_fault(error)
+            await self._end(call, HTTPStatus.INTERNAL_SERVER_ERROR, "admin made an error: see its log", scope)
+            return
+        if call.too_large:
+            detail = f"a call has at most {MAX_BODY} bytes: send less"
+            await self._end(call, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, scope)
+
+    async def _end(self, call: _Call, status: HTTPStatus, detail: str, scope: Scope) -> None:
+        if call.answered:
+            # Half an answer is gone already: the connection is torn, so that nobody takes it for whole.
+            raise ConnectionAbortedError("a call failed in the midst of its answer")
+        call.too_large = False
+        await problem(status, detail)(scope, call.receive, call.send)
+
+    def _note_fault(self, error: Exception) -> None:
+        # Where it happened, not what it said: a library's message may quote a name.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        print(f"drempel admin: a call failed: {type(error).__name__} at {where}", file=sys.stderr)
+        self._journal.note(Event.FAILED)
+
+    def _find(self, scope: Scope) -> Caller | None:
+        sent = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not sent:
+            return VOUCHED if scope.get("state", {}).get(VOUCHED_PEER) else None
+        kind, _, token = sent[0].decode("latin-1").partition(" ")
+        return self._accounts.find(token.strip()) if len(sent) == 1 and kind.lower() == "bearer" else None

@@ -1,0 +1,70 @@
+"""Calls that may be made again: an idempotency key names what the first of them made.
+
+The key is written down in the transaction that makes the thing, so that after a crash the same call either
+finds what it made or makes it now, and never makes it twice.
+"""
+
+import enum
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from appliance.errors import DrempelError
+
+KEPT = 24 * 3600
+"""Seconds after which a key is forgotten."""
+
+
+class Kind(enum.StrEnum):
+    """What a call makes."""
+
+    PERSON = "person"
+    CONSENT = "consent"
+    BADGE = "badge"
+    ENROLMENT = "enrolment"
+
+
+class KeyReused(DrempelError, ValueError):
+    """The key belongs to another call."""
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used for another call: choose a new one for each new call")
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """An idempotency key of one account (0 for whom the kernel vouches), for what it makes."""
+
+    account: int
+    key: str
+    kind: Kind
+
+    def made(self, db: sqlite3.Connection) -> str | None:
+        """The id of what a call with this key made, within a transaction; None where there was none.
+
+        Raises:
+            KeyReused: it made something of another kind.
+        """
+        row = db.execute(
+            "SELECT kind, resource FROM made WHERE account = ? AND key = ? AND made_at > ?",
+            (self.account, self.key, _now() - KEPT),
+        ).fetchone()
+        if row is None:
+            return None
+        kind, resource = row
+        if kind != self.kind:
+            raise KeyReused
+        return str(resource)
+
+    def remember(self, db: sqlite3.Connection, resource: str, person: str) -> None:
+        """Write down what is being made, within the transaction that makes it."""
+        db.execute("DELETE FROM made WHERE made_at <= ?", (_now() - KEPT,))
+        db.execute(
+            "INSERT OR REPLACE INTO made (account, key, kind, resource, person, made_at) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (self.account, self.key, self.kind.value, resource, person, _now()),
+        )
+
+
+def _now() -> int:
+    return int(time.time())
