@@ -36,7 +36,7 @@ def people_add(
     as_json: AsJson = False,
 ) -> None:
     """Add a person."""
-    person = call_api(config, "POST", "/people", {"name": name})
+    person = call_api(config, "POST", "/people", {"name": name.strip()})
     show(person, f"added {person['name']}: {person['id']}", as_json=as_json)
 
 

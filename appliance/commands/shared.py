@@ -66,7 +66,7 @@ def person_id(api: ApiClient, who: str) -> str:
         # Asked for as an id first; whoever is called so is found below.
         with contextlib.suppress(ConfigurationError):
             return str(api.call("GET", f"/people/{who}")["id"])
-    found = [each["id"] for each in api.pages("/people/search", {"name": who})]
+    found = [each["id"] for each in api.pages("/people/search", {"name": who.strip()})]
     if len(found) != 1:
         raise ConfigurationError(
             "several people have this name: give the id, see `drempel people list`"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
+from appliance.link.events import AskEvents, DoorEvent, DoorEventKind, EndOfEvents
 from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     ADMIN_TO_DOOR,
@@ -59,10 +60,20 @@ class ScriptedZone:
                     send_message(connection, self.refuse[type(command)], Deadline(5))
                 elif isinstance(command, OpenEnrolment):
                     self.enrolling(connection, command)
+                elif isinstance(command, AskEvents):
+                    for message in self._events():
+                        send_message(connection, message, Deadline(5))
                 else:
                     send_message(connection, self._answer(command), Deadline(5))
             except LinkError:
                 return
+
+    def _events(self) -> list[Message]:
+        return [
+            DoorEvent(1, DoorEventKind.PRESSED, 1795593600),
+            DoorEvent(2, DoorEventKind.UNLOCKED_BY_FACE, 1795593602),
+            EndOfEvents(self.instance[:8], 0),
+        ]
 
     def _answer(self, command: Message) -> Message:
         if isinstance(command, AskVault):

@@ -1,4 +1,5 @@
 import base64
+import json
 import secrets
 import threading
 import time
@@ -15,6 +16,7 @@ from appliance.admin.registry.holdings import (
     doomed_templates,
     lawful_templates,
 )
+from appliance.link.events import AskEvents
 from appliance.link.messages import (
     MAX_LEASE,
     TOKEN,
@@ -64,7 +66,7 @@ def over(office: Office, enrolment: str) -> dict[str, Any]:
 
 
 def test_a_person_is_added_found_listed_and_removed(office: Office) -> None:
-    added = office.http.post("/people", json={"name": f"  {NAME} "})
+    added = office.http.post("/people", json={"name": NAME})
     assert added.status_code == 201
     person = added.json()
     assert (person["name"], person["consent"], person["template"], person["badges"]) == (
@@ -106,6 +108,9 @@ def test_what_is_not_there_is_a_404_that_says_where_to_look(office: Office, meth
         ("/people", {"name": ""}, "name"),
         ("/people", {"name": NAME * 10}, "name"),
         ("/people", {"name": [NAME]}, "name"),
+        ("/people", {"name": f" {NAME}"}, "name"),
+        ("/people", {"name": f"{NAME}\x1b[2J"}, "name"),
+        ("/people", {"name": f"\u202e{NAME}"}, "name"),
         ("/people/{who}/consents", {"notice_version": NAME, "act": "signed-paper"}, "notice_version"),
         ("/people/{who}/consents", {"notice_version": "1", "act": NAME}, "act"),
         ("/enrolments", {"person": "{who}", "seconds": 5}, "seconds"),
@@ -113,7 +118,7 @@ def test_what_is_not_there_is_a_404_that_says_where_to_look(office: Office, meth
         ("/badges", {"person": "{who}", "bits": 26, "number": "zz"}, "number"),
         ("/badges", {"person": "{who}", "bits": 129, "number": "1"}, "bits"),
         ("/badges", {"person": "{who}", "bits": 4, "number": "1f"}, "number"),
-        ("/badges", {"person": "{who}", "bits": 26, "number": "1", "label": NAME * 3}, "label"),
+        ("/badges", {"person": "{who}", "bits": 26, "number": "1", "label": NAME * 4}, "label"),
     ],
 )
 def test_a_malformed_call_is_a_422_with_the_place_and_without_what_was_sent(
@@ -396,3 +401,109 @@ def test_nothing_in_the_interface_promises_a_template_an_image_or_an_embedding(o
         for name in schema.get("properties", {})
     }
     assert not names & {"embedding", "image", "picture", "handle", "secret", "number_hash", "body"}
+
+
+def test_a_long_list_comes_in_pages_none_twice_and_none_left_out(office: Office) -> None:
+    names = [f"Jan {number}" for number in range(7)]
+    for name in names:
+        office.add(name)
+    found: list[str] = []
+    after: int | None = 0
+    while after is not None:
+        page = office.http.get(f"/people?after={after}&limit=3").json()
+        assert len(page["items"]) <= 3
+        found += [person["name"] for person in page["items"]]
+        after = page["next"]
+    assert found == names
+    for wrong in ("limit=0", "limit=201", "after=-1", f"after={2**64}", "after=x"):
+        assert problem(office.http.get(f"/people?{wrong}"), 422)
+
+
+def test_people_of_one_name_are_found_without_the_name_in_an_address(office: Office) -> None:
+    one, other = office.add("Jan"), office.add("Jan")
+    office.add("Jan de Vries")
+    found = office.http.post("/people/search?limit=1", json={"name": "Jan"}).json()
+    assert [person["id"] for person in found["items"]] == [one]
+    rest = office.http.post(f"/people/search?after={found['next']}", json={"name": "Jan"}).json()
+    assert ([person["id"] for person in rest["items"]], rest["next"]) == ([other], None)
+
+
+def test_the_badges_of_one_person_can_be_asked_for(office: Office, door: ScriptedZone) -> None:
+    people = [office.add("Jan"), office.add("Piet")]
+    for number, person in enumerate(people):
+        office.http.post("/badges", json={"person": person, "bits": 26, "number": f"{number}"})
+    (badge,) = office.http.get(f"/badges?person={people[1]}").json()["items"]
+    assert badge["person"] == people[1]
+    assert len(door.of(AddBadge)) == 2
+
+
+def events_of(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    """The names and the data of server-sent events."""
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    blocks = [block.splitlines() for block in answer.text.strip().split("\n\n")]
+    found = []
+    for block in blocks:
+        fields = dict(line.split(": ", 1) for line in block if not line.startswith(":"))
+        found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+@pytest.mark.parametrize("ending", ["done", "failed"])
+def test_an_enrolment_is_followed_as_events_to_its_end(
+    office: Office, vault: ScriptedZone, ending: str
+) -> None:
+    go = threading.Event()
+    vault.enrolling = completing(secrets.token_bytes(TOKEN), wait=go) if ending == "done" else staying_open
+    person = office.add(NAME, consent=True)
+    enrolment = office.http.post("/enrolments", json={"person": person}).json()["id"]
+    threading.Timer(0.5, go.set if ending == "done" else lambda: cancel(office, enrolment)).start()
+    events = events_of(office.http.get(f"/enrolments/{enrolment}/events"))
+    assert [name for name, _ in events[:-1]] == ["progress"] * (len(events) - 1)
+    assert len(events) >= 2
+    name, last = events[-1]
+    assert (name, last["state"]) == (ending, ending)
+    remaining = [data["remaining"] for _, data in events]
+    assert remaining == sorted(remaining, reverse=True)
+    assert all("token" not in data for _, data in events)
+
+
+def cancel(office: Office, enrolment: str) -> None:
+    assert office.http.delete(f"/enrolments/{enrolment}").status_code == 204
+
+
+def test_events_of_no_enrolment_are_a_404_before_any_event(office: Office) -> None:
+    problem(office.http.get("/enrolments/none/events"), 404)
+
+
+def test_the_doors_events_come_in_their_order_with_where_to_go_on(office: Office, door: ScriptedZone) -> None:
+    first = office.http.get("/door/events").json()
+    assert [event["kind"] for event in first["items"]] == ["pressed", "unlocked_by_face"]
+    assert first["items"][0]["at"] == "2026-11-25T08:00:00+00:00"
+    assert first["missed"] is False
+    office.http.get(f"/door/events?after={first['next']}&limit=7")
+    (begin, further) = door.of(AskEvents)
+    assert begin == AskEvents(bytes(8), 0, 50)
+    assert further == AskEvents(door.instance[:8], 2, 7)
+    assert problem(office.http.get("/door/events?after=x"), 422)
+
+
+def test_a_door_that_is_away_is_a_503_for_who_asks_for_it_alone(office: Office) -> None:
+    assert "is that zone running" in problem(office.http.get("/door"), 503)
+    assert "is that zone running" in problem(office.http.get("/door/events"), 503)
+
+
+def test_the_settings_in_force_can_be_read_and_hold_no_secret(office: Office) -> None:
+    found = office.http.get("/settings").json()
+    assert found["recognition"]["enabled"] is False
+    assert found["door"]["unlock_time"] == 5.0
+    assert set(found) == {
+        "site",
+        "paths",
+        "users",
+        "api",
+        "door",
+        "badge_readers",
+        "camera",
+        "recognition",
+    }
+    problem(office.http.put("/settings", json={}), 405)

@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from appliance.admin.accounts import Account, Role
@@ -12,6 +12,7 @@ from appliance.admin.api.access import Calling, allows, router
 from appliance.admin.api.house import Used
 from appliance.admin.api.paging import FIRST, USUAL, After, Limit, Page
 from appliance.admin.api.problems import documented
+from appliance.admin.api.words import Label
 from appliance.journal import Event
 
 routes = router("/accounts", "accounts")
@@ -32,7 +33,7 @@ class NewAccount(BaseModel):
         json_schema_extra={"examples": [{"label": "Front desk", "role": "enroller", "days": 90}]}
     )
 
-    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
+    label: Label
     role: Role
     days: Annotated[int, Field(ge=1, le=3650)] = 90
 

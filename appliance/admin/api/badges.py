@@ -13,6 +13,7 @@ from appliance.admin.api.access import EVERYONE, Calling, allows, router
 from appliance.admin.api.house import IdempotencyKey, Used
 from appliance.admin.api.paging import FIRST, USUAL, After, Limit, Page
 from appliance.admin.api.problems import documented
+from appliance.admin.api.words import Label
 from appliance.admin.registry.holdings import (
     HeldBadge,
     begin_badge,
@@ -45,7 +46,7 @@ class NewBadge(BaseModel):
     person: str
     bits: Annotated[int, Field(ge=1, le=MAX_BADGE_BITS)]
     number: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{1,32}$")]
-    label: Annotated[str, Field(max_length=40)] = ""
+    label: Label = ""
 
 
 class Badge(BaseModel):

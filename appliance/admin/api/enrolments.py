@@ -54,10 +54,10 @@ class EnrolmentProgress(BaseModel):
             "examples": [
                 {
                     "id": "7b1e0f6f6c1d4d0b",
-                    "state": "open",
+                    "state": "failed",
                     "remaining": 3,
                     "guidance": "come_closer",
-                    "problem": None,
+                    "problem": "nobody was captured in time: open the enrolment again, and press the button",
                 }
             ]
         }

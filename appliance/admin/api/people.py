@@ -3,13 +3,14 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.admin.accounts import Caller, Role
 from appliance.admin.api.access import EVERYONE, Calling, allows, router
 from appliance.admin.api.house import House, IdempotencyKey, Used
 from appliance.admin.api.paging import FIRST, USUAL, After, Limit, Page
 from appliance.admin.api.problems import documented
+from appliance.admin.api.words import Name
 from appliance.admin.registry import consent as consents
 from appliance.admin.registry.consent import Act, Consent
 from appliance.admin.registry.holdings import doom_badges, doom_templates, holds_template
@@ -20,7 +21,6 @@ from appliance.journal import Event
 
 routes = router("/people", "people")
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 NOBODY = documented(HTTPStatus.NOT_FOUND, "There is no such person.")
 
 
@@ -89,7 +89,7 @@ class ConsentOnRecord(BaseModel):
                     "notice_version": "2026-1",
                     "given_at": "2026-11-25T09:00:00+00:00",
                     "act": "signed-paper",
-                    "withdrawn_at": None,
+                    "withdrawn_at": "2026-12-01T16:20:00+00:00",
                 }
             ]
         },
