@@ -7,6 +7,7 @@ import socket
 from collections.abc import Collection, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from appliance.admin.accounts import Accounts
@@ -72,6 +73,22 @@ def checked_protocol(allowed: Collection[int], journal: Journal) -> type[asyncio
     return Checked
 
 
+def configured(app: FastAPI, administrators: Collection[int], journal: Journal) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        app,
+        http=checked_protocol(administrators, journal),
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_level="warning",
+        # What is asked for is nobody's affair but the caller's.
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+
+
 class _Server(uvicorn.Server):
     """Uvicorn without signal handlers of its own, which would end the process before it is tidy."""
 
@@ -100,20 +117,7 @@ def _run(settings: Settings) -> int:
     upkeep = Upkeep(registry, vault, wall, known)
     house = House(settings, registry, known, vault, wall, enrolling, upkeep, journal, Calls())
     administrators = user_ids(*settings.users.administrators) | {os.geteuid()}
-    server = _Server(
-        uvicorn.Config(
-            build(house),
-            http=checked_protocol(administrators, journal),
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_level="warning",
-            # Paths may hold a name.
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
-    )
+    server = _Server(configured(build(house), administrators, journal))
     listeners = [listen(settings.socket("admin/api"))]
     if settings.api.port:
         listeners.append(_listen_on_loopback(settings.api.port))

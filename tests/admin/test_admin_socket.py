@@ -1,7 +1,9 @@
 """The admin zone's HTTP socket: who is heard, and who is hung up on."""
 
 import asyncio
+import contextlib
 import os
+import secrets
 import socket
 import threading
 import time
@@ -15,12 +17,16 @@ import pytest
 import uvicorn
 
 from appliance import journal
+from appliance.admin import service
+from appliance.admin.accounts import Role
 from appliance.admin.api.application import build
-from appliance.admin.service import checked_protocol
+from appliance.admin.service import MOST_CONNECTIONS
 from appliance.api_client import ApiClient, ApiError
 from appliance.errors import ConfigurationError
+from appliance.link.messages import TOKEN
 from appliance.link.sockets import listen
 from tests.admin.conftest import Office
+from tests.admin.scripted_zones import ScriptedZone, completing, staying_open
 
 
 class Serving:
@@ -28,23 +34,15 @@ class Serving:
 
     def __init__(self, office: Office, allowed: frozenset[int]) -> None:
         self.path = office.folder / "api.sock"
+        self.port = 0
         self.complaints: list[dict[str, Any]] = []
-        config = uvicorn.Config(
-            build(office.house),
-            http=checked_protocol(allowed, office.house.journal),
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-        )
+        config = service.configured(build(office.house), allowed, office.house.journal)
         self._server = uvicorn.Server(config)
 
-    def run(self, listener: socket.socket) -> None:
+    def run(self, *listeners: socket.socket) -> None:
         async def serve() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _loop, what: self.complaints.append(what))
-            await self._server.serve(sockets=[listener])
+            await self._server.serve(sockets=list(listeners))
 
         asyncio.run(serve())
 
@@ -55,8 +53,9 @@ class Serving:
 @contextmanager
 def serving(office: Office, allowed: frozenset[int]) -> Iterator[Serving]:
     server = Serving(office, allowed)
-    with listen(server.path) as listener:
-        thread = threading.Thread(target=server.run, args=(listener,))
+    with listen(server.path) as listener, socket.create_server(("127.0.0.1", 0)) as loopback:
+        server.port = loopback.getsockname()[1]
+        thread = threading.Thread(target=server.run, args=(listener, loopback))
         thread.start()
         try:
             time.sleep(0.3)
@@ -127,3 +126,77 @@ def test_commands_say_when_the_admin_zone_is_away(tmp_path: Path, me: frozenset[
     client = ApiClient(tmp_path / "nowhere.sock", me)
     with pytest.raises(ApiError, match="is Drempel running"):
         client.call("GET", "/people")
+
+
+def test_on_loopback_nobody_is_vouched_for(office: Office, me: frozenset[int]) -> None:
+    _, token = office.house.accounts.add("desk", Role.ENROLLER, 1)
+    with serving(office, me) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        assert httpx.get(f"{url}/people").status_code == 401
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx.post(f"{url}/people", json={"name": "Jan"}, headers=headers).status_code == 201
+        assert httpx.get(f"{url}/settings", headers=headers).status_code == 403
+        answer = httpx.get(f"{url}/people", headers=headers)
+        assert [person["name"] for person in answer.json()["items"]] == ["Jan"]
+        assert "server" not in answer.headers
+    assert server.complaints == []
+
+
+def test_a_flood_on_loopback_leaves_the_unix_socket_free(office: Office, me: frozenset[int]) -> None:
+    with serving(office, me) as server, contextlib.ExitStack() as flood:
+        for _ in range(MOST_CONNECTIONS + 20):
+            flood.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+        time.sleep(0.3)
+        one_more = flood.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+        with contextlib.suppress(ConnectionError):
+            one_more.sendall(b"GET /people HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert one_more.recv(1) == b"", "one more than may be is hung up on"
+        assert ApiClient(server.path, me).call("GET", "/people")["items"] == []
+        flood.close()
+        time.sleep(0.3)
+        assert httpx.get(f"http://127.0.0.1:{server.port}/people").status_code == 401
+    assert server.complaints == []
+
+
+def test_an_enrolment_can_be_followed_over_the_socket(
+    office: Office, me: frozenset[int], vault: ScriptedZone
+) -> None:
+    vault.enrolling = completing(secrets.token_bytes(TOKEN))
+    person = office.add("Jan", consent=True)
+    with serving(office, me) as server:
+        client = ApiClient(server.path, me)
+        enrolment = client.call("POST", "/enrolments", {"person": person})
+        *_, last = client.events(f"/enrolments/{enrolment['id']}/events")
+        assert last["state"] == "done"
+        with pytest.raises(ConfigurationError, match="no such enrolment"):
+            list(client.events("/enrolments/none/events"))
+        assert [each["id"] for each in client.pages("/people")] == [person]
+
+
+def test_a_server_that_ends_ends_its_streams_too(
+    office: Office, me: frozenset[int], vault: ScriptedZone
+) -> None:
+    vault.enrolling = staying_open
+    person = office.add("Jan", consent=True)
+    seen: list[dict[str, Any]] = []
+    with serving(office, me) as server:
+        client = ApiClient(server.path, me)
+        enrolment = client.call("POST", "/enrolments", {"person": person})
+
+        def follow() -> None:
+            with contextlib.suppress(ApiError):
+                seen.extend(client.events(f"/enrolments/{enrolment['id']}/events"))
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        time.sleep(0.3)
+    follower.join(timeout=10)
+    assert not follower.is_alive()
+    office.house.enrolments.cancel()
+
+
+def test_a_port_that_is_taken_is_a_wrong_configuration() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=r"choose another \[api\] port"):
+            service._listen_on_loopback(port)

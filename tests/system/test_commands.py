@@ -82,6 +82,11 @@ def test_a_person_from_the_first_word_to_the_last(door: House, tmp_path: Path) -
     door.wait_locked()
     assert door.door.board.wait_for(door.relay, 1, 10, since=door.press())
 
+    events = [json.loads(line)["kind"] for line in run(door, "events", "--json").splitlines()]
+    assert events[0] == "started"
+    assert [kind for kind in events if kind.startswith(("unlocked", "captured"))][-1] == "unlocked_by_face"
+    assert {"captured", "unlocked_by_badge", "badge_added"} <= set(events)
+
     assert as_json(door, "consent", "withdraw", NAME) == {"state": "erased"}
     assert as_json(door, "status")["vault"]["records"] == 0
     assert as_json(door, "badges", "remove", badge) == {"state": "removed"}
@@ -93,6 +98,16 @@ def test_a_person_from_the_first_word_to_the_last(door: House, tmp_path: Path) -
     )
 
 
+def test_an_account_from_its_token_to_its_end(door: House) -> None:
+    account = as_json(door, "accounts", "add", "front desk", "--role", "enroller")
+    assert account["token"].startswith("drempel_")
+    listed = as_json(door, "accounts", "list")
+    assert [(each["label"], each["role"]) for each in listed] == [("front desk", "enroller")]
+    assert account["token"] not in json.dumps(listed)
+    assert as_json(door, "accounts", "revoke", account["id"]) == {"state": "revoked"}
+    assert as_json(door, "accounts", "list") == []
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -102,6 +117,8 @@ def test_a_person_from_the_first_word_to_the_last(door: House, tmp_path: Path) -
         (["models", "install", "nope"], "edge"),
         (["run", "--state", "/elsewhere"], "--simulate"),
         (["simulate", "press"], "DREMPEL_CONTROL"),
+        (["accounts", "add", "x", "--role", "janitor"], "role"),
+        (["accounts", "revoke", "x"], "accounts list"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_2(door: House, words: list[str], says: str) -> None:
