@@ -95,7 +95,7 @@ def test_the_commented_settings_of_the_shipped_file_are_valid_when_they_are_swit
         ("[recogniton]\nenabled = true", ["recogniton", "did you mean recognition?"]),
         (READER + 'adress = 4\nkind = "osdp"', ["badge_readers[1].adress", "did you mean address?"]),
         ("[site]\nxyzzy = 1", ["site.xyzzy", "known here: language, name"]),
-        ("xyzzy = 1", ["xyzzy", "known here: badge_readers, camera, door"]),
+        ("xyzzy = 1", ["xyzzy", "known here: api, badge_readers, camera, door"]),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_key_that_was_meant(
