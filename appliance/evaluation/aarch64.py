@@ -318,9 +318,7 @@ def _unpack_system(folder: Path) -> None:
 
 def _unpack_wheels(folder: Path, pins: str, python: str) -> None:
     """Exactly the locked wheels, for the other processor."""
-    say(
-        f"fetching {len(pins.splitlines())} wheels for aarch64 that requirements.lock names (430 MB unpacked)"
-    )
+    say(f"fetching {len(pins.splitlines())} wheels for aarch64 as requirements.lock has them (some 400 MB)")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write(pins)
         requirements.flush()

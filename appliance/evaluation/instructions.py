@@ -64,7 +64,10 @@ REASONS = (
     ),
 )
 WRONG_IF = (
-    "OpenCV executes many more or fewer instructions for YuNet than onnxruntime does",
+    (
+        "OpenCV executes many more or fewer instructions for YuNet than onnxruntime does, or the published "
+        "times are of another version of YuNet than the one that was counted"
+    ),
     (
         "memory is slower than the anchor saw: 12 MB of weights do not fit into 1 MB of second-level cache, "
         "and other zones use the same memory"
@@ -170,11 +173,18 @@ def reasons() -> list[str]:
     return [reason.format(**numbers) for reason in REASONS]
 
 
-def report(counts: Counts, versions: Mapping[str, str]) -> dict[str, Any]:
-    """All that was found, for `--json`. Times are milliseconds."""
+def report(counts: Counts, versions: Mapping[str, str], networks: Mapping[str, str]) -> dict[str, Any]:
+    """All that was found, for `--json`. Times are milliseconds.
+
+    Args:
+        counts: of a frame.
+        versions: of what ran.
+        networks: the pack's ONNX files and their SHA-256, since a pack may have been converted otherwise.
+    """
     return {
         "frame": "640x480, one face",
         "pack": PACK,
+        "networks": dict(networks),
         "steps": {step: round(count) for step, count in counts.steps.items()},
         "whole": round(counts.whole),
         "counted_twice": [round(count) for count in counts.wholes],
@@ -211,6 +221,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     lines += [
         f"  {'whole':12}{found['whole']:>14,}  counted twice: {first:,} and {second:,}",
         f"  {'limit':12}{found['limit']:>14,}  {'kept' if found['ok'] else 'NOT KEPT'}",
+        "  networks " + ", ".join(f"{name} {sha256[:12]}" for name, sha256 in found["networks"].items()),
         "  with " + ", ".join(f"{name} {version}" for name, version in sorted(found["versions"].items())),
         "",
         "A Raspberry Pi 4, steps 2 to 5 of one frame: an estimate, not a measurement",
@@ -248,9 +259,11 @@ def main() -> int:
             verify_pack(packs / PACK)
         except PackDamaged:
             install(PACK, into=packs, source_folder=None, progress=say)
+        files = verify_pack(packs / PACK)
+        networks = {name: files[name] for name in ("detector.onnx", "embedder.onnx")}
         guest = Guest(cache.absolute(), packs)
         guest.prepare()
-        found = report(counts_of(lambda times: guest.run(times)[0], say), guest.versions())
+        found = report(counts_of(lambda times: guest.run(times)[0], say), guest.versions(), networks)
     except DrempelError as error:
         say(f"count-instructions: {error}")
         return 2

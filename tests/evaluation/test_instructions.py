@@ -83,7 +83,7 @@ def test_the_estimate_gives_the_anchor_back_and_goes_with_count_and_clock() -> N
 
 
 def test_what_is_said_of_a_pi_is_said_to_be_an_estimate_with_its_reasons() -> None:
-    found = report(counts_of(machine, silent), {"qemu": "7.2.22", "cpu": "cortex-a72"})
+    found = report(counts_of(machine, silent), {"qemu": "7.2.22"}, {"detector.onnx": "0123456789abcdef"})
     assert json.loads(json.dumps(found)) == found
     assert found["pi4"]["what"] == "an estimate, not a measurement"
     assert found["pi4"]["reasons"] == reasons()
@@ -93,6 +93,7 @@ def test_what_is_said_of_a_pi_is_said_to_be_an_estimate_with_its_reasons() -> No
     assert f"{instructions_per_cycle():.2f} instructions per cycle" in text
     assert "detection       90,000,000   48.3%" in text
     assert "limit          200,000,000  kept" in text
+    assert "networks detector.onnx 0123456789ab" in text
     assert "{" not in text
 
 
@@ -159,6 +160,31 @@ def test_a_cached_folder_is_made_once_a_key_and_never_left_half_made(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wheels"]
     make("two")
     assert sorted(path.name for path in folder.iterdir()) == [".made-for", "two"]
+
+
+FAKE_QEMU = """#!/bin/sh
+for word in "$@"; do case $word in *,out=*) count=${word##*,out=} ;; esac; done
+[ -z "$FAIL" ] || { echo "symbol not found" >&2; exit 1; }
+echo 4321 >"$count"
+echo '{"faces": 1}'
+"""
+
+
+def test_a_run_gives_its_count_or_says_in_one_line_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    qemu = tmp_path / "qemu-aarch64"
+    qemu.write_text(FAKE_QEMU)
+    qemu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    guest = aarch64.Guest(tmp_path / "cache", tmp_path / "packs")
+    assert guest.run(dict.fromkeys(STEPS, 1)) == (4321, {"faces": 1})
+    qemu.write_text(FAKE_QEMU.replace('"$FAIL"', '"yes"'))
+    with pytest.raises(
+        CountFailed, match=r"failed \(symbol not found\).* remove .*cache and try again"
+    ) as error:
+        guest.run(dict.fromkeys(STEPS, 1))
+    assert "\n" not in str(error.value)
 
 
 def test_the_script_makes_the_environment_and_leaves_paths_as_the_caller_means_them(tmp_path: Path) -> None:
