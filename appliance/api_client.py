@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from appliance.errors import ConfigurationError, DrempelError
 from appliance.link.sockets import Deadline, LinkError, connect
@@ -57,19 +58,23 @@ class ApiClient:
             content = response.read()
             return json.loads(content) if content else None
 
-    def pages(self, route: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def pages(
+        self, route: str, body: dict[str, Any] | None = None, query: dict[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The items of a list, page after page.
 
         Args:
             route: of the list, without a query.
             body: what a search is for; without it the list is fetched with GET.
+            query: what else stands in the query.
 
         Raises:
             ConfigurationError, ApiError: as `call`.
         """
         after: int | None = 0
         while after is not None:
-            page = self.call("POST" if body else "GET", f"{route}?after={after}&limit=200", body)
+            asked = urlencode({**(query or {}), "after": after, "limit": 200})
+            page = self.call("POST" if body else "GET", f"{route}?{asked}", body)
             yield from page["items"]
             after = page["next"]
 

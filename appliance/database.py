@@ -45,6 +45,11 @@ def open_database(
         path.chmod(0o600)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if sound != "ok":
+            raise DatabaseUnusable(
+                f"{path.name} is damaged ({sound}): restore it, or move it away and begin anew"
+            )
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {schema}; COMMIT;")
@@ -58,11 +63,6 @@ def open_database(
         if version not in {0, schema}:
             raise DatabaseUnusable(
                 f"{path.name} has schema {version}, this Drempel knows {schema}: upgrade Drempel"
-            )
-        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if sound != "ok":
-            raise DatabaseUnusable(
-                f"{path.name} is damaged ({sound}): restore it, or move it away and begin anew"
             )
     except BaseException as error:
         if connection is not None:

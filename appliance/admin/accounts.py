@@ -66,7 +66,10 @@ VOUCHED = Caller(0, Role.ADMINISTRATOR)
 
 
 class Accounts:
-    """All accounts. Held in memory beside the registry, so that telling a caller never waits for the disk."""
+    """All accounts. Held in memory beside the registry, so that telling a caller never waits for the disk.
+
+    `_by_token` is never changed, only replaced, by who holds the lock; so it is read without one.
+    """
 
     def __init__(self, registry: Registry) -> None:
         """The accounts of a registry.
@@ -103,13 +106,12 @@ class Accounts:
                     (*made, token),
                 ).lastrowid
             account = _account(int(number or 0), *made)
-            self._by_token[token] = account
+            self._by_token = {**self._by_token, token: account}
         return account, text
 
     def page(self, after: int, limit: int) -> Slice[Account]:
         """At most `limit` accounts, from the one after number `after` on."""
-        with self._lock:
-            found = sorted(self._by_token.values(), key=lambda account: account.number)
+        found = sorted(self._by_token.values(), key=lambda account: account.number)
         return cut([(each.number, each) for each in found if each.number > after][: limit + 1], limit)
 
     def revoke(self, account: str) -> None:
@@ -151,8 +153,7 @@ class Accounts:
         with self._registry.transaction() as db:
             for token in tokens:
                 db.execute("DELETE FROM account WHERE token = ?", (token,))
-        for token in tokens:
-            del self._by_token[token]
+        self._by_token = {token: each for token, each in self._by_token.items() if token not in tokens}
 
 
 def _account(number: int, account: str, label: str, role: str, created_at: str, expires_at: str) -> Account:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from appliance.admin.registry.consent import current_consent
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import begin_template, complete_template, doom_template, finish_making
-from appliance.admin.registry.once import Once
+from appliance.admin.registry.once import KeyReused, Once
 from appliance.admin.zones import VaultLink, ZoneRefused
 from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
@@ -20,6 +20,8 @@ from appliance.link.messages import (
 )
 from appliance.link.sockets import LinkError
 
+TOKEN_TIME = 600.0
+"""Seconds that a token waits to be taken; then it is overwritten, and its template erased: nobody has it."""
 KEPT = 32
 """Enrolments that are remembered; the oldest finished one gives way."""
 
@@ -56,6 +58,7 @@ class Enrolment:
     problem: str | None = None
     token: bytearray | None = field(default=None, repr=False)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    token_gone: threading.Event = field(default_factory=threading.Event)
 
 
 class Enrolments:
@@ -69,7 +72,7 @@ class Enrolments:
         self._lock = threading.Lock()
         self._beginning = threading.Lock()
         self._all: dict[str, Enrolment] = {}
-        self._made: dict[Once, str] = {}
+        self._made: dict[Once, tuple[str, tuple[str, int]]] = {}
 
     def begin(self, person: str, seconds: int, once: Once | None = None) -> Enrolment:
         """Open a window of `seconds` for a person whose consent is on record.
@@ -79,13 +82,18 @@ class Enrolments:
 
         Raises:
             ConsentError: it is not.
+            KeyReused: `once` was used for another person or another time.
         """
         with self._beginning:
-            if once is not None and (made := self._made.get(once)) in self._all:
-                return self._all[made]
+            if once is not None and once in self._made:
+                made, asked = self._made[once]
+                if asked != (person, seconds):
+                    raise KeyReused
+                if made in self._all:
+                    return self._all[made]
             enrolment = self._begin(person, seconds)
             if once is not None:
-                self._made[once] = enrolment.id
+                self._made[once] = (enrolment.id, (person, seconds))
         return enrolment
 
     def _begin(self, person: str, seconds: int) -> Enrolment:
@@ -99,7 +107,7 @@ class Enrolments:
                 : max(0, len(self._all) - KEPT)
             ]:
                 del self._all[old]
-            self._made = {once: made for once, made in self._made.items() if made in self._all}
+            self._made = {once: made for once, made in self._made.items() if made[0] in self._all}
         threading.Thread(target=self._watch, args=(enrolment, request), name="enrolment", daemon=True).start()
         return enrolment
 
@@ -126,6 +134,7 @@ class Enrolments:
             token, found.token = found.token, None
         if token is None:
             raise NoToken("the token is not there: it is given out once, after the last capture")
+        found.token_gone.set()
         return token
 
     def cancel_one(self, enrolment: str) -> None:
@@ -134,20 +143,25 @@ class Enrolments:
         Raises:
             UnknownEnrolment: there is none with this id.
         """
-        found = self.find(enrolment)
-        found.cancelled.set()
-        with self._lock:
-            token, found.token = found.token, None
-        if token is not None:
-            token[:] = bytes(len(token))
-            doom_template(self._registry, found.handle)
+        self._end(self.find(enrolment))
 
     def cancel(self, person: str | None = None) -> None:
         """Close the windows of a person, or, when this process ends, of everyone."""
         with self._lock:
-            for enrolment in self._all.values():
-                if person in {None, enrolment.person}:
-                    enrolment.cancelled.set()
+            concerned = [each for each in self._all.values() if person in {None, each.person}]
+        for enrolment in concerned:
+            self._end(enrolment)
+
+    def _end(self, enrolment: Enrolment) -> None:
+        """Close a window, and overwrite the token that waits; a template without a token is of no use."""
+        with self._lock:
+            # Under the lock: a token that comes afterwards finds the enrolment cancelled.
+            enrolment.cancelled.set()
+            token, enrolment.token = enrolment.token, None
+        enrolment.token_gone.set()
+        if token is not None:
+            token[:] = bytes(len(token))
+            doom_template(self._registry, enrolment.handle)
 
     def _watch(self, enrolment: Enrolment, request: OpenEnrolment) -> None:
         def report(progress: Progress) -> None:
@@ -156,14 +170,15 @@ class Enrolments:
 
         try:
             token = self._vault.enrol(request, report, enrolment.cancelled.is_set)
-            if complete_template(self._registry, enrolment.handle):
-                enrolment.token = token
-                enrolment.remaining = 0
-                enrolment.state = EnrolmentState.DONE
+            if not complete_template(self._registry, enrolment.handle):
+                token[:] = bytes(len(token))
+                enrolment.problem = "the consent was withdrawn meanwhile: the template is erased"
+            elif self._keep(enrolment, token):
                 self._journal.note(Event.ENROLLED)
             else:
                 token[:] = bytes(len(token))
-                enrolment.problem = "the consent was withdrawn meanwhile: the template is erased"
+                doom_template(self._registry, enrolment.handle)
+                enrolment.problem = "cancelled: the template is erased"
         except (LinkError, ZoneRefused) as error:
             enrolment.problem = str(error)
         except DrempelError:
@@ -173,3 +188,15 @@ class Enrolments:
                 enrolment.state = EnrolmentState.FAILED
             # Whatever vault may hold under a handle that is still pending, upkeep has erased.
             finish_making(self._registry, enrolment.handle)
+        if enrolment.state is EnrolmentState.DONE and not enrolment.token_gone.wait(TOKEN_TIME):
+            self._end(enrolment)
+
+    def _keep(self, enrolment: Enrolment, token: bytearray) -> bool:
+        """Let a token wait to be taken; False where the enrolment was cancelled meanwhile."""
+        with self._lock:
+            if enrolment.cancelled.is_set():
+                return False
+            enrolment.token = token
+            enrolment.remaining = 0
+            enrolment.state = EnrolmentState.DONE
+        return True

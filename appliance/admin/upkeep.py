@@ -30,6 +30,12 @@ RENEWAL = MAX_LEASE / 4
 """Seconds after which all leases are renewed: three renewals may be lost before one lapses."""
 
 
+SLICE = 100
+"""Templates that are vouched for in one go, while an erasure waits: a tenth of a second."""
+YIELD = 0.002
+"""Seconds between two slices, in which who waits comes in."""
+
+
 class Upkeep:
     """Runs on a thread of its own until stopped."""
 
@@ -85,6 +91,15 @@ class Upkeep:
                 badge_removed(self._registry, badge)
         return left == 0
 
+    def remove_badge_now(self, badge: bytes) -> bool:
+        """Ask door to remove one badge; whether it has."""
+        try:
+            self._door.remove_badge(badge)
+        except (LinkError, ZoneRefused):
+            return False
+        badge_removed(self._registry, badge)
+        return True
+
     def vouch_now(self) -> None:
         """Vouch for all that is lawful, where vault was restarted or it is time.
 
@@ -94,26 +109,49 @@ class Upkeep:
         instance = self._vault.state().instance
         if instance == self._instance and not self._renew_at.passed:
             return
-        with self._alone:
-            for handle in lawful_templates(self._registry):
-                try:
-                    self._vault.vouch(handle, MAX_LEASE)
-                except ZoneRefused:
-                    # Vault lost the record (a database put back, say): nothing to vouch for.
-                    continue
+        after: int | None = 0
+        while after is not None:
+            # A slice at a time, looked up anew: an erasure in between need not wait for the whole site.
+            with self._alone:
+                lawful = lawful_templates(self._registry, after, SLICE)
+                for handle in lawful.items:
+                    try:
+                        self._vault.vouch(handle, MAX_LEASE)
+                    except ZoneRefused:
+                        # Vault lost the record (a database put back, say): nothing to vouch for.
+                        continue
+            after = lawful.next
+            if self._stop.wait(YIELD):
+                return
         self._instance = instance
         self._renew_at = Deadline(RENEWAL)
 
     def _run(self) -> None:
+        # The grounds first, housekeeping last: nothing that fails keeps back what comes after it.
+        steps = (
+            lambda: doom_abandoned(self._registry),
+            self.erase_now,
+            self.remove_badges_now,
+            self._keep_vouching,
+            self._empty_log,
+            self._accounts.drop_expired,
+        )
         while not self._stop.wait(ROUND):
-            try:
-                self._accounts.drop_expired()
-                doom_abandoned(self._registry)
-                self.erase_now()
-                self.remove_badges_now()
-                self.vouch_now()
-            except LinkError:
-                # Vault is away: badges go on, leases run out, and the next round tries again.
-                self._instance = b""
-            except DrempelError as error:
-                print(f"admin: {error}", file=sys.stderr)
+            for step in steps:
+                try:
+                    step()
+                except DrempelError as error:
+                    print(f"drempel admin: {error}", file=sys.stderr)
+                except Exception as error:  # noqa: BLE001 - without the upkeep, every lease would run out
+                    print(f"drempel admin: the upkeep failed: {type(error).__name__}", file=sys.stderr)
+
+    def _keep_vouching(self) -> None:
+        try:
+            self.vouch_now()
+        except LinkError:
+            # Vault is away: badges go on, leases run out, and the next round tries again.
+            self._instance = b""
+
+    def _empty_log(self) -> None:
+        if self._registry.log_holds_erased:
+            self._registry.empty_log()

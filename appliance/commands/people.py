@@ -170,9 +170,17 @@ def badges_add(
 
 
 @badges_app.command("list")
-def badges_list(config: Config = None, as_json: AsJson = False) -> None:
-    """All badges, by their ids; numbers are not kept."""
-    show_table(list(api_client(config).pages("/badges")), as_json=as_json)
+def badges_list(
+    who: Annotated[
+        str | None, typer.Argument(help="Only those of this person, by id or by name; else all.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Badges, by their ids; numbers are not kept."""
+    api = api_client(config)
+    query = {} if who is None else {"person": person_id(api, who)}
+    show_table(list(api.pages("/badges", query=query)), as_json=as_json)
 
 
 @badges_app.command("remove")

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from appliance.api_client import ApiError
 from appliance.commands.shared import AsJson, Config, api_client, call_api, progress, show, show_table
 
 accounts_app = typer.Typer(
@@ -43,10 +44,20 @@ def events(
 ) -> None:
     """What happened at the door lately, without anyone's name; with --json one object a line."""
     api = api_client(config)
-    after = ""
+    after, silent = "", False
     try:
         while True:
-            page = api.call("GET", f"/door/events?limit=100{after}")
+            try:
+                page = api.call("GET", f"/door/events?limit=100{after}")
+            except ApiError as away:
+                if not follow:
+                    raise
+                if not silent:
+                    progress(f"{away}; waiting for it")
+                silent = True
+                time.sleep(LOOK_AGAIN)
+                continue
+            silent = False
             if page["missed"] and after:
                 progress("the door was restarted, or more happened than it keeps: some events are missing")
             for event in page["items"]:
@@ -71,7 +82,8 @@ def accounts_add(
 ) -> None:
     """Make an account, and show its token, this once."""
     account = call_api(config, "POST", "/accounts", {"label": label, "role": role, "days": days})
-    progress("This is the token, this once: send it as `Authorization: Bearer ...`. Lost means revoke it.")
+    progress(f"Account {account['id']}, until {account['expires_at']}. This is its token, this once: send it")
+    progress("as `Authorization: Bearer ...`. Lost means `drempel accounts revoke`, and a new account.")
     show(account, account["token"], as_json=as_json)
 
 

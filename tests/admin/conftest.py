@@ -11,9 +11,10 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from appliance.admin.accounts import Accounts
+from appliance.admin.acts import Acts
 from appliance.admin.api.application import build
 from appliance.admin.api.gate import VOUCHED_PEER
-from appliance.admin.api.house import Calls, House
+from appliance.admin.api.house import House
 from appliance.admin.enrolments import Enrolments
 from appliance.admin.registry.database import Registry
 from appliance.admin.upkeep import Upkeep
@@ -55,6 +56,8 @@ class Office:
     folder: Path
     house: House
     http: Http
+    upkeep: Upkeep
+    log: Journal
 
     @property
     def vault_socket(self) -> Path:
@@ -91,8 +94,9 @@ def office(short_folder: Path, registry: Registry, me: frozenset[int]) -> Iterat
     enrolments = Enrolments(registry, vault, journal, 2)
     accounts = Accounts(registry)
     upkeep = Upkeep(registry, vault, door, accounts)
-    house = House(Settings(), registry, accounts, vault, door, enrolments, upkeep, journal, Calls())
-    yield Office(short_folder, house, Http(build(house)))
+    acts = Acts(registry, door, enrolments, upkeep, journal)
+    house = House(Settings(), registry, accounts, vault, door, enrolments, acts)
+    yield Office(short_folder, house, Http(build(house, journal)), upkeep, journal)
     enrolments.cancel()
     journal.close()
 

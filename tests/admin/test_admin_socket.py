@@ -17,10 +17,11 @@ import pytest
 import uvicorn
 
 from appliance import journal
-from appliance.admin import service
+from appliance.admin import connections, service
 from appliance.admin.accounts import Role
+from appliance.admin.api import gate
 from appliance.admin.api.application import build
-from appliance.admin.service import MOST_CONNECTIONS
+from appliance.admin.connections import MOST_CONNECTIONS
 from appliance.api_client import ApiClient, ApiError
 from appliance.errors import ConfigurationError
 from appliance.link.messages import TOKEN
@@ -36,7 +37,7 @@ class Serving:
         self.path = office.folder / "api.sock"
         self.port = 0
         self.complaints: list[dict[str, Any]] = []
-        config = service.configured(build(office.house), allowed, office.house.journal)
+        config = service.configured(build(office.house, office.log), allowed, office.log)
         self._server = uvicorn.Server(config)
 
     def run(self, *listeners: socket.socket) -> None:
@@ -45,6 +46,10 @@ class Serving:
             await self._server.serve(sockets=list(listeners))
 
         asyncio.run(serve())
+
+    @property
+    def started(self) -> bool:
+        return self._server.started
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -58,7 +63,9 @@ def serving(office: Office, allowed: frozenset[int]) -> Iterator[Serving]:
         thread = threading.Thread(target=server.run, args=(listener, loopback))
         thread.start()
         try:
-            time.sleep(0.3)
+            until = time.monotonic() + 10
+            while not server.started and time.monotonic() < until:
+                time.sleep(0.01)
             yield server
         finally:
             server.stop()
@@ -155,6 +162,31 @@ def test_a_flood_on_loopback_leaves_the_unix_socket_free(office: Office, me: fro
         flood.close()
         time.sleep(0.3)
         assert httpx.get(f"http://127.0.0.1:{server.port}/people").status_code == 401
+    assert server.complaints == []
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /people HTT", b"POST /people HTTP/1.1\r\nHost: x\r\n"])
+def test_a_caller_who_says_nothing_whole_is_hung_up_on(
+    office: Office, me: frozenset[int], monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(connections, "FIRST_WORD", 0.2)
+    with serving(office, me) as server, socket.create_connection(("127.0.0.1", server.port)) as caller:
+        caller.settimeout(10)
+        caller.sendall(said)
+        with contextlib.suppress(ConnectionError):
+            assert caller.recv(1) == b""
+    assert server.complaints == []
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    office: Office, me: frozenset[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "BODY_TIME", 0.2)
+    with serving(office, me) as server, socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(server.path))
+        caller.settimeout(10)
+        caller.sendall(b"POST /people HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{")
+        assert caller.recv(100).startswith(b"HTTP/1.1 408")
     assert server.complaints == []
 
 

@@ -2,13 +2,13 @@
 
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.admin.accounts import Accounts
-from appliance.admin.registry import once as once_module
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import begin_badge, complete_badge, doom_abandoned
 from appliance.admin.registry.once import Kind, Once
@@ -17,7 +17,7 @@ from appliance.link.messages import AddBadge, OpenEnrolment, Refusal, Refused
 from tests.admin.conftest import Office
 from tests.admin.scripted_zones import ScriptedZone, staying_open, zone_at
 from tests.admin.test_accounts import bearer
-from tests.admin.test_api import problem
+from tests.admin.test_api import problem, wait_for
 
 KEY = {"Idempotency-Key": "5b8f6f0e-7a44"}
 BADGE = {"bits": 26, "number": "2abcde1", "label": "blue"}
@@ -87,10 +87,11 @@ def test_a_badge_is_added_once_and_a_late_repetition_does_not_bring_it_back(
     first = office.http.post("/badges", json=body, headers=KEY)
     again = office.http.post("/badges", json=body, headers=KEY)
     assert (again.status_code, again.json()) == (201, first.json())
-    assert len(door.of(AddBadge)) == 1
+    assert len({message.badge for message in door.of(AddBadge) if isinstance(message, AddBadge)}) == 1
     office.http.delete(f"/badges/{first.json()['id']}")
+    before = len(door.of(AddBadge))
     assert "removed since" in problem(office.http.post("/badges", json=body, headers=KEY), 409)
-    assert len(door.of(AddBadge)) == 1
+    assert len(door.of(AddBadge)) == before
     assert office.http.post("/badges", json=body, headers={"Idempotency-Key": "new"}).status_code == 201
 
 
@@ -98,12 +99,13 @@ def test_a_badge_that_did_not_come_so_far_is_added_by_the_same_call_made_again(o
     body = {"person": office.add("Jan"), **BADGE}
     problem(office.http.post("/badges", json=body, headers=KEY), 503)
     with zone_at(office.door_socket, ScriptedZone(refuse={AddBadge: Refused(Refusal.STORAGE)})):
-        problem(office.http.post("/badges", json=body, headers=KEY), 409)
+        problem(office.http.post("/badges", json=body, headers=KEY), 503)
     # Whether or not the upkeep had its round in between.
     doom_abandoned(office.house.registry)
     with zone_at(office.door_socket, ScriptedZone()):
         assert office.http.post("/badges", json=body, headers=KEY).status_code == 201
-    assert len(office.http.get("/badges").json()["items"]) == 1
+    states = [each["state"] for each in office.http.get("/badges").json()["items"]]
+    assert states == ["removing", "removing", "active"]
 
 
 def test_a_badge_that_is_being_added_is_not_added_beside(registry: Registry) -> None:
@@ -140,7 +142,10 @@ def test_a_key_is_forgotten_after_a_day_and_with_its_person(
         assert db.execute("SELECT count(*) FROM made").fetchone() == (0,)
     once = Once(0, "k", Kind.PERSON)
     add_person(registry, "Piet", once)
-    monkeypatch.setattr(once_module, "KEPT", -10)
+    now = time.time()
+    monkeypatch.setattr("appliance.admin.registry.once.time.time", lambda: now + 23 * 3600)
+    assert not add_person(registry, "Piet", once)[1]
+    monkeypatch.setattr("appliance.admin.registry.once.time.time", lambda: now + 25 * 3600)
     assert add_person(registry, "Piet", once)[1]
 
 
@@ -150,8 +155,11 @@ def test_one_window_is_opened_by_a_call_that_is_made_twice(office: Office, vault
     first = office.http.post("/enrolments", json=body, headers=KEY).json()
     again = office.http.post("/enrolments", json=body, headers=KEY).json()
     assert first["id"] == again["id"]
+    wait_for(lambda: bool(vault.of(OpenEnrolment)))
+    assert len(vault.of(OpenEnrolment)) == 1
+    longer = {**body, "seconds": 999}
+    assert "choose a new one" in problem(office.http.post("/enrolments", json=longer, headers=KEY), 422)
     office.http.delete(f"/enrolments/{first['id']}")
-    assert len(vault.of(OpenEnrolment)) <= 1
 
 
 @pytest.mark.parametrize("key", ["", "a" * 65, "a b", "é", "a\x7f"])
@@ -168,21 +176,51 @@ def test_nothing_of_the_call_is_kept_on_the_disk(office: Office, door: ScriptedZ
     assert door.heard
 
 
+VERSION_1 = """
+CREATE TABLE person (id TEXT PRIMARY KEY, name TEXT NOT NULL, added_at TEXT NOT NULL) STRICT;
+CREATE TABLE consent (
+    id BLOB PRIMARY KEY CHECK (length(id) = 16),
+    person TEXT NOT NULL REFERENCES person (id),
+    notice_version TEXT NOT NULL,
+    given_at TEXT NOT NULL,
+    act TEXT NOT NULL,
+    withdrawn_at TEXT
+) STRICT;
+CREATE UNIQUE INDEX one_current_consent ON consent (person) WHERE withdrawn_at IS NULL;
+CREATE TABLE template (
+    handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
+    person TEXT NOT NULL REFERENCES person (id),
+    consent BLOB NOT NULL REFERENCES consent (id),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'enrolled', 'erasing'))
+) STRICT;
+CREATE UNIQUE INDEX one_template ON template (person) WHERE state = 'enrolled';
+CREATE TABLE badge (
+    id BLOB PRIMARY KEY CHECK (length(id) = 16),
+    person TEXT NOT NULL REFERENCES person (id),
+    label TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'removing'))
+) STRICT;
+INSERT INTO person VALUES ('0123456789abcdef', 'Jan', '2026-10-01T00:00:00+00:00');
+PRAGMA user_version = 1;
+"""
+"""The registry as the first Drempel made it, with one person in it."""
+
+
 def test_a_registry_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
-    """The tables of version 1, with a person in them, as an earlier Drempel left them."""
-    path = tmp_path / "registry.db"
-    fresh = Registry(path)
-    person = add_person(fresh, "Jan")[0]
-    with fresh.transaction() as db:
-        for table in ("account", "made"):
-            db.execute(f"DROP TABLE {table}")
-        for index in ("consent_of", "template_of", "template_under", "badge_of"):
-            db.execute(f"DROP INDEX {index}")
-    fresh.close()
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 1")
-    db.close()
-    upgraded = Registry(path)
-    assert list_people(upgraded, 0, 9).items == [person]
+    old = sqlite3.connect(tmp_path / "registry.db")
+    old.executescript(VERSION_1)
+    old.close()
+    upgraded, fresh = Registry(tmp_path / "registry.db"), Registry(tmp_path / "fresh.db")
+    assert [person.name for person in list_people(upgraded, 0, 9).items] == ["Jan"]
     assert Accounts(upgraded).page(0, 9).items == []
+
+    def names(registry: Registry) -> set[tuple[str, str]]:
+        with registry.transaction() as db:
+            return set(db.execute("SELECT type, name FROM sqlite_schema"))
+
+    assert names(upgraded) == names(fresh)
     upgraded.close()
+    fresh.close()
+    again = Registry(tmp_path / "registry.db")
+    assert len(list_people(again, 0, 9).items) == 1
+    again.close()

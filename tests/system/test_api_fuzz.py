@@ -54,9 +54,9 @@ IDENTITIES = (*(role.value for role in Role), NOBODY, A_WRONG_TOKEN)
 KINDS = {
     "person_id": "person",
     "person": "person",
-    "badge": "badge",
-    "enrolment": "enrolment",
-    "account": "account",
+    "badge_id": "badge",
+    "enrolment_id": "enrolment",
+    "account_id": "account",
 }
 
 

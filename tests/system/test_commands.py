@@ -59,6 +59,7 @@ def test_a_person_from_the_first_word_to_the_last(door: House, tmp_path: Path) -
     person = as_json(door, "people", "add", NAME)["id"]
     badge = as_json(door, "badges", "add", NAME, "26:155aa55")["id"]
     assert [each["id"] for each in as_json(door, "badges", "list")] == [badge]
+    assert [each["id"] for each in as_json(door, "badges", "list", NAME)] == [badge]
     assert door.door.board.wait_for(door.relay, 1, 5, since=door.badge())
 
     token = tmp_path / "token.png"
@@ -113,7 +114,7 @@ def test_an_account_from_its_token_to_its_end(door: House) -> None:
     [
         (["people", "erase", "Nobody"], "no such person"),
         (["badges", "add", "Nobody", "26:zz"], "BITS:HEX"),
-        (["badges", "remove", "abc"], ""),
+        (["badges", "remove", "abc"], "badges list"),
         (["models", "install", "nope"], "edge"),
         (["run", "--state", "/elsewhere"], "--simulate"),
         (["simulate", "press"], "DREMPEL_CONTROL"),

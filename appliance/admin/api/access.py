@@ -19,6 +19,7 @@ EVERYONE = tuple(Role)
 
 _OF_BODIES = {
     **documented(HTTPStatus.BAD_REQUEST, "This is no body that can be read."),
+    **documented(HTTPStatus.REQUEST_TIMEOUT, "The body did not come."),
     **documented(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "More was sent than any call needs."),
 }
 

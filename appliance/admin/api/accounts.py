@@ -12,7 +12,7 @@ from appliance.admin.api.access import Calling, allows, router
 from appliance.admin.api.house import Used
 from appliance.admin.api.paging import FIRST, USUAL, After, Limit, Page
 from appliance.admin.api.problems import documented
-from appliance.admin.api.words import Label
+from appliance.admin.api.words import Label, Moment
 from appliance.journal import Event
 
 routes = router("/accounts", "accounts")
@@ -30,7 +30,8 @@ class NewAccount(BaseModel):
     """An account to make: a label to tell it by, its role, and for how many days it counts."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"label": "Front desk", "role": "enroller", "days": 90}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"label": "Front desk", "role": "enroller", "days": 90}]},
     )
 
     label: Label
@@ -46,8 +47,8 @@ class AccountShown(BaseModel):
     id: str
     label: str
     role: Role
-    created_at: str
-    expires_at: str
+    created_at: Moment
+    expires_at: Moment
 
 
 class AccountWithToken(AccountShown):
@@ -65,7 +66,7 @@ class AccountWithToken(AccountShown):
 
 @routes.get("")
 @allows(Role.ADMINISTRATOR, Role.AUDITOR)
-def everyone(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[AccountShown]:
+def list_(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[AccountShown]:
     """All accounts that count."""
     found = house.accounts.page(after, limit)
     return Page(items=[_shown(account) for account in found.items], next=found.next)
@@ -76,19 +77,19 @@ def everyone(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[Ac
 def add(house: Used, caller: Calling, new: NewAccount, response: Response) -> AccountWithToken:
     """Make an account. Its token is shown this once; lost means revoked, and a new account made."""
     account, token = house.accounts.add(new.label, new.role, new.days)
-    house.note(Event.ACCOUNT_ADDED, caller)
+    house.acts.note(Event.ACCOUNT_ADDED, caller.account)
     response.headers["Cache-Control"] = "no-store"
     return AccountWithToken(**_shown(account).model_dump(), token=token)
 
 
 @routes.delete(
-    "/{account}", status_code=204, responses=documented(HTTPStatus.NOT_FOUND, "There is no such account.")
+    "/{account_id}", status_code=204, responses=documented(HTTPStatus.NOT_FOUND, "There is no such account.")
 )
 @allows(Role.ADMINISTRATOR)
-def revoke(house: Used, caller: Calling, account: str) -> None:
+def revoke(house: Used, caller: Calling, account_id: str) -> None:
     """End an account at once."""
-    house.accounts.revoke(account)
-    house.note(Event.ACCOUNT_REVOKED, caller)
+    house.accounts.revoke(account_id)
+    house.acts.note(Event.ACCOUNT_REVOKED, caller.account)
 
 
 def _shown(account: Account) -> AccountShown:

@@ -14,19 +14,21 @@ from appliance.admin.api import (
     people,
     status,
 )
+from appliance.admin.api.access import RouteWithoutRule, RuledRoute
 from appliance.admin.api.gate import Gate
 from appliance.admin.api.house import House
 from appliance.admin.api.problems import install
+from appliance.journal import Journal
 
 RESOURCES = (people, enrolments, badges, door, status, configuration, accounts, description)
 
 
-def build(house: House) -> FastAPI:
+def build(house: House, journal: Journal) -> FastAPI:
     """The application."""
     app = _routes()
     app.state.house = house
     install(app)
-    app.add_middleware(Gate, accounts=house.accounts, journal=house.journal)
+    app.add_middleware(Gate, accounts=house.accounts, journal=journal)
     return app
 
 
@@ -37,8 +39,12 @@ def openapi() -> str:
 
 def _routes() -> FastAPI:
     # The framework's own pages would be routes without a role rule.
-    app = FastAPI(title=description.TITLE, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title=description.TITLE, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     for resource in RESOURCES:
+        if not all(isinstance(route, RuledRoute) for route in resource.routes.routes):
+            raise RouteWithoutRule(f"{resource.__name__}: make its router with `access.router`")
         app.include_router(resource.routes)
     app.state.description = description.describe(app)
     return app

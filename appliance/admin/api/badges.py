@@ -1,52 +1,65 @@
 """Badges: equal to the face, and independent of it."""
 
 import enum
+import re
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import HTTPException, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from appliance.admin.accounts import Role
 from appliance.admin.api.access import EVERYONE, Calling, allows, router
-from appliance.admin.api.house import IdempotencyKey, Used
+from appliance.admin.api.house import IdempotencyKey, Used, once
 from appliance.admin.api.paging import FIRST, USUAL, After, Limit, Page
 from appliance.admin.api.problems import documented
 from appliance.admin.api.words import Label
-from appliance.admin.registry.holdings import (
-    HeldBadge,
-    begin_badge,
-    complete_badge,
-    doom_badge,
-    finish_making,
-    list_badges,
-)
+from appliance.admin.registry.holdings import HeldBadge, list_badges
 from appliance.admin.registry.once import Kind
 from appliance.admin.registry.people import find_person
-from appliance.journal import Event
 from appliance.link.messages import (
     MAX_BADGE_BITS,
 )
 
 routes = router("/badges", "badges")
 
-_SHOWN: JsonDict = {"id": "5f0c9a20b7d4e8663f1c41d07ab3e856", "person": "9f2c41d07ab3e856", "label": "blue"}
+_ID = re.compile(r"[0-9a-f]{32}")
+_SHOWN: JsonDict = {
+    "id": "5f0c9a20b7d4e8663f1c41d07ab3e856",
+    "person": "9f2c41d07ab3e856",
+    "label": "blue",
+    "state": "active",
+}
 
 
 class NewBadge(BaseModel):
     """A badge for a person: the number as the reader sends it, `bits` bits, in hexadecimal."""
 
     model_config = ConfigDict(
+        extra="forbid",
         json_schema_extra={
             "examples": [{"person": "9f2c41d07ab3e856", "bits": 26, "number": "1a2b3c", "label": "blue"}]
-        }
+        },
     )
 
     person: str
     bits: Annotated[int, Field(ge=1, le=MAX_BADGE_BITS)]
     number: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{1,32}$")]
     label: Label = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if int(self.number, 16) >> self.bits:
+            raise ValueError(f"the number does not fit in {self.bits} bits")
+        return self
+
+
+class BadgeState(enum.StrEnum):
+    """How a badge stands: `removing` until door has acknowledged its removal; it may still open."""
+
+    ACTIVE = "active"
+    REMOVING = "removing"
 
 
 class Badge(BaseModel):
@@ -57,6 +70,7 @@ class Badge(BaseModel):
     id: str
     person: str
     label: str
+    state: BadgeState
 
 
 class Removal(enum.StrEnum):
@@ -76,7 +90,7 @@ class BadgeRemoval(BaseModel):
 
 @routes.get("")
 @allows(*EVERYONE)
-def everything(
+def list_(
     house: Used,
     person: Annotated[str | None, Query(description="Only those of the person with this id.")] = None,
     after: After = FIRST,
@@ -98,36 +112,27 @@ def everything(
 @allows(Role.ADMINISTRATOR, Role.ENROLLER)
 def add(house: Used, caller: Calling, new: NewBadge, idempotency_key: IdempotencyKey = None) -> Badge:
     """Let a badge open the door."""
-    number = int(new.number, 16)
-    if number >> new.bits:
-        raise HTTPException(422, f"number: does not fit in {new.bits} bits")
-    once = house.calls.once(caller, idempotency_key, Kind.BADGE, new)
     person = find_person(house.registry, new.person).id
-    badge, fresh = begin_badge(house.registry, person, new.label, once)
-    if not fresh:
-        return _badge(badge)
-    try:
-        house.door.add_badge(badge.id, new.bits, number)
-        complete_badge(house.registry, badge.id)
-    finally:
-        # Where it did not come so far, door may or may not have it: upkeep has it removed.
-        finish_making(house.registry, badge.id)
-    house.note(Event.BADGE_ADDED, caller)
-    return _badge(badge)
+    key = once(caller, idempotency_key, Kind.BADGE)
+    number = int(new.number, 16)
+    return _badge(house.acts.give_badge(person, new.bits, number, new.label, caller.account, key))
 
 
-@routes.delete("/{badge}", responses=documented(HTTPStatus.NOT_FOUND, "There is no such badge."))
+@routes.delete("/{badge_id}", responses=documented(HTTPStatus.NOT_FOUND, "There is no such badge."))
 @allows(Role.ADMINISTRATOR, Role.ENROLLER)
-def remove(
-    house: Used, caller: Calling, badge: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-) -> BadgeRemoval:
-    """A badge opens no more."""
-    if not doom_badge(house.registry, bytes.fromhex(badge)):
+def remove(house: Used, caller: Calling, badge_id: str) -> BadgeRemoval:
+    """A badge opens no more. Asked again, it says how the removal stands."""
+    removed = house.acts.take_badge(_id(badge_id), caller.account)
+    if removed is None:
         raise HTTPException(404, "no such badge: see `drempel badges list`")
-    house.note(Event.BADGE_REMOVED, caller)
-    removed = house.upkeep.remove_badges_now()
     return BadgeRemoval(state=Removal.REMOVED if removed else Removal.PENDING)
 
 
+def _id(text: str) -> bytes:
+    """The id that a text is; no badge has the empty one."""
+    return bytes.fromhex(text) if _ID.fullmatch(text) else b""
+
+
 def _badge(badge: HeldBadge) -> Badge:
-    return Badge(id=badge.id.hex(), person=badge.person, label=badge.label)
+    state = BadgeState.REMOVING if badge.removing else BadgeState.ACTIVE
+    return Badge(id=badge.id.hex(), person=badge.person, label=badge.label, state=state)

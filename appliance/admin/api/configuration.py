@@ -25,6 +25,6 @@ class SettingsInForce(BaseModel):
 
 @routes.get("")
 @allows(Role.ADMINISTRATOR, Role.AUDITOR)
-def settings(house: Used) -> SettingsInForce:
+def get(house: Used) -> SettingsInForce:
     """The settings that admin runs with."""
     return SettingsInForce(**{name: getattr(house.settings, name) for name in SettingsInForce.model_fields})

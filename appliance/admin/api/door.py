@@ -12,10 +12,9 @@ from appliance.admin.accounts import Role
 from appliance.admin.api.access import EVERYONE, allows, router
 from appliance.admin.api.house import Used
 from appliance.admin.api.problems import documented
-from appliance.link.events import INSTANCE, MOST_EVENTS
-from appliance.link.messages import (
-    DoorState,
-)
+from appliance.admin.api.words import Moment, words
+from appliance.link.events import INSTANCE, MOST_EVENTS, DoorEventKind
+from appliance.link.messages import DoorMode, DoorState
 
 routes = router("/door", "door")
 
@@ -37,7 +36,7 @@ class DoorStatus(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [DOOR_EXAMPLE]})
 
-    mode: str
+    mode: Annotated[str, Field(json_schema_extra={"enum": words(DoorMode)})]
     readers: int
     readers_up: int
     recognition: bool
@@ -53,8 +52,8 @@ class DoorEvent(BaseModel):
         json_schema_extra={"examples": [{"kind": "unlocked_by_badge", "at": "2026-11-25T08:59:03+00:00"}]}
     )
 
-    kind: str
-    at: str
+    kind: Annotated[str, Field(json_schema_extra={"enum": words(DoorEventKind)})]
+    at: Moment
 
 
 class DoorEvents(BaseModel):
@@ -83,18 +82,18 @@ class DoorEvents(BaseModel):
 
 @routes.get("", responses=_REFUSED)
 @allows(*EVERYONE)
-def status(house: Used) -> DoorStatus:
+def get(house: Used) -> DoorStatus:
     """How door is."""
     return door_status(house.door.state())
 
 
 @routes.get("/events", responses=_REFUSED)
 @allows(Role.ADMINISTRATOR, Role.AUDITOR)
-def events(
+def list_events(
     house: Used,
     after: Annotated[
         str,
-        Field(pattern=rf"^[0-9a-f]{{{2 * INSTANCE}}}-[0-9]{{1,9}}$"),
+        Field(pattern=rf"^[0-9a-f]{{{2 * INSTANCE}}}-(0|[1-9][0-9]{{0,8}})$"),
         Query(description="The `next` of the answer before; without it, from the oldest that is kept."),
     ] = _NOWHERE,
     limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="How many at most.")] = 50,

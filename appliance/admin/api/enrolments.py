@@ -16,12 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.admin.accounts import Role
 from appliance.admin.api.access import Calling, allows, router
-from appliance.admin.api.house import IdempotencyKey, Used
+from appliance.admin.api.house import IdempotencyKey, Used, once
 from appliance.admin.api.problems import documented
+from appliance.admin.api.words import words
 from appliance.admin.enrolments import Enrolment, EnrolmentState
 from appliance.admin.registry.once import Kind
 from appliance.admin.registry.people import find_person
 from appliance.journal import Event
+from appliance.link.messages import Guidance
 
 routes = router("/enrolments", "enrolments")
 
@@ -35,7 +37,8 @@ class NewEnrolment(BaseModel):
     """For whom, and for how long the window stays open."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"person": "9f2c41d07ab3e856", "seconds": 120}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"person": "9f2c41d07ab3e856", "seconds": 120}]},
     )
 
     person: str
@@ -66,7 +69,7 @@ class EnrolmentProgress(BaseModel):
     id: str
     state: EnrolmentState
     remaining: int
-    guidance: str | None
+    guidance: Annotated[str | None, Field(json_schema_extra={"enum": [*words(Guidance), None]})]
     problem: str | None
 
 
@@ -80,8 +83,8 @@ class TokenOnce(BaseModel):
     token: str
 
 
-def _found(house: Used, enrolment: str) -> Enrolment:
-    return house.enrolments.find(enrolment)
+def _found(house: Used, enrolment_id: str) -> Enrolment:
+    return house.enrolments.find(enrolment_id)
 
 
 Found = Annotated[Enrolment, Depends(_found)]
@@ -100,19 +103,19 @@ def begin(
     house: Used, caller: Calling, new: NewEnrolment, idempotency_key: IdempotencyKey = None
 ) -> EnrolmentProgress:
     """Open a window; the person presses the button at the door."""
-    once = house.calls.once(caller, idempotency_key, Kind.ENROLMENT, new)
     person = find_person(house.registry, new.person).id
-    return _progress(house.enrolments.begin(person, new.seconds, once))
+    key = once(caller, idempotency_key, Kind.ENROLMENT)
+    return _progress(house.enrolments.begin(person, new.seconds, key))
 
 
-@routes.get("/{enrolment}", responses=NONE)
+@routes.get("/{enrolment_id}", responses=NONE)
 @allows(*_FRONT_DESK)
-def watch(found: Found) -> EnrolmentProgress:
+def get(found: Found) -> EnrolmentProgress:
     """How it stands."""
     return _progress(found)
 
 
-@routes.get("/{enrolment}/events", response_class=EventSourceResponse, responses=NONE)
+@routes.get("/{enrolment_id}/events", response_class=EventSourceResponse, responses=NONE)
 @allows(*_FRONT_DESK)
 async def follow(house: Used, caller: Calling, found: Found) -> AsyncIterable[ServerSentEvent]:
     """Follow it as server-sent events, until it is over.
@@ -133,20 +136,20 @@ async def follow(house: Used, caller: Calling, found: Found) -> AsyncIterable[Se
         await asyncio.sleep(LOOK_AGAIN)
 
 
-@routes.delete("/{enrolment}", status_code=204, responses=NONE)
+@routes.delete("/{enrolment_id}", status_code=204, responses=NONE)
 @allows(*_FRONT_DESK)
-def cancel(house: Used, enrolment: str) -> None:
+def cancel(house: Used, enrolment_id: str) -> None:
     """Close the window; a template whose token was not taken yet is erased."""
-    house.enrolments.cancel_one(enrolment)
+    house.enrolments.cancel_one(enrolment_id)
 
 
-@routes.post("/{enrolment}/token", responses=documented(HTTPStatus.NOT_FOUND, "It is not there, or taken."))
+@routes.post("/{enrolment_id}/token", responses=documented(HTTPStatus.NOT_FOUND, "Not there, or taken."))
 @allows(*_FRONT_DESK)
-def take_token(house: Used, caller: Calling, enrolment: str, response: Response) -> TokenOnce:
+def take_token(house: Used, caller: Calling, enrolment_id: str, response: Response) -> TokenOnce:
     """The token, this once: nobody can ask for it again, with whatever key."""
     response.headers["Cache-Control"] = "no-store"
-    token = house.enrolments.take_token(enrolment)
-    house.note(Event.TOKEN_GIVEN, caller)
+    token = house.enrolments.take_token(enrolment_id)
+    house.acts.note(Event.TOKEN_GIVEN, caller.account)
     answer = TokenOnce(token=base64.b64encode(token).decode())
     token[:] = bytes(len(token))
     return answer

@@ -5,6 +5,7 @@ state); everywhere else, and wherever a token is sent, the token decides. A body
 nobody foresaw becomes a problem document that tells nothing of what was sent.
 """
 
+import asyncio
 import sys
 import traceback
 from http import HTTPStatus
@@ -18,12 +19,20 @@ from appliance.journal import Event, Journal
 
 MAX_BODY = 64 * 1024
 """Bytes of a call's body; the longest that any route needs has a few hundred."""
+BODY_TIME = 10.0
+"""Seconds in which a body must have come."""
 VOUCHED_PEER = "vouched_peer"
 """Key of a connection's state: the kernel says that an administrator is at the other end."""
 
 
-class _TooLarge(Exception):
-    """More was sent than any call needs."""
+_REFUSALS = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"a call has at most {MAX_BODY} bytes: send less",
+    HTTPStatus.REQUEST_TIMEOUT: f"the body did not come within {BODY_TIME:g} s: send it at once",
+}
+
+
+class _Unreadable(Exception):
+    """The body is too large, or does not come."""
 
 
 class _Call:
@@ -33,19 +42,29 @@ class _Call:
         self._receive = receive
         self._send = send
         self._length = 0
-        self.too_large = False
+        self._whole = False
+        self._until = asyncio.get_running_loop().time() + BODY_TIME
+        self.refusal: HTTPStatus | None = None
         self.answered = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._whole:
+            return await self._receive()  # until the caller hangs up
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError as error:
+            self.refusal = HTTPStatus.REQUEST_TIMEOUT
+            raise _Unreadable from error
+        self._whole = not message.get("more_body", False)
         self._length += len(message.get("body", b""))
         if self._length > MAX_BODY:
-            self.too_large = True
-            raise _TooLarge
+            self.refusal = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            raise _Unreadable
         return message
 
     async def send(self, message: Message) -> None:
-        if self.too_large and not self.answered:
+        if self.refusal and not self.answered:
             return  # the framework takes our exception for a body that it cannot read
         self.answered = True
         await self._send(message)
@@ -75,21 +94,20 @@ class Gate:
         call = _Call(receive, send)
         try:
             await self._app(scope, call.receive, call.send)
-        except _TooLarge:
+        except _Unreadable:
             pass  # answered below
         except Exception as error:  # noqa: BLE001 - a fault in one call must neither end the zone nor tell of it
             self._note_fault(error)
             await self._end(call, HTTPStatus.INTERNAL_SERVER_ERROR, "admin made an error: see its log", scope)
             return
-        if call.too_large:
-            detail = f"a call has at most {MAX_BODY} bytes: send less"
-            await self._end(call, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, scope)
+        if call.refusal is not None:
+            await self._end(call, call.refusal, _REFUSALS[call.refusal], scope)
 
     async def _end(self, call: _Call, status: HTTPStatus, detail: str, scope: Scope) -> None:
         if call.answered:
             # Half an answer is gone already: the connection is torn, so that nobody takes it for whole.
             raise ConnectionAbortedError("a call failed in the midst of its answer")
-        call.too_large = False
+        call.refusal = None
         await problem(status, detail)(scope, call.receive, call.send)
 
     def _note_fault(self, error: Exception) -> None:

@@ -1,22 +1,22 @@
 """People, their consents, and the erasure of what the zones hold for them."""
 
+import enum
 from http import HTTPStatus
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from appliance.admin.accounts import Caller, Role
+from appliance.admin.accounts import Role
 from appliance.admin.api.access import EVERYONE, Calling, allows, router
-from appliance.admin.api.house import House, IdempotencyKey, Used
+from appliance.admin.api.house import IdempotencyKey, Used, once
 from appliance.admin.api.paging import FIRST, USUAL, After, Limit, Page
 from appliance.admin.api.problems import documented
-from appliance.admin.api.words import Name
+from appliance.admin.api.words import Moment, Name
 from appliance.admin.registry import consent as consents
 from appliance.admin.registry.consent import Act, Consent
-from appliance.admin.registry.holdings import doom_badges, doom_templates, holds_template
 from appliance.admin.registry.once import Kind
 from appliance.admin.registry.people import Person as PersonOnRecord
-from appliance.admin.registry.people import StillHeld, add_person, find_person, list_people, remove_person
+from appliance.admin.registry.people import add_person, find_person, list_people
 from appliance.journal import Event
 
 routes = router("/people", "people")
@@ -27,7 +27,7 @@ NOBODY = documented(HTTPStatus.NOT_FOUND, "There is no such person.")
 class NewPerson(BaseModel):
     """A person to add."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Ada Byron"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Ada Byron"}]})
 
     name: Name
 
@@ -35,7 +35,7 @@ class NewPerson(BaseModel):
 class Sought(BaseModel):
     """Whom to look for: a name, whole and exact. Sent as a body, since addresses may be logged."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Ada Byron"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Ada Byron"}]})
 
     name: Name
 
@@ -61,7 +61,7 @@ class Person(BaseModel):
 
     id: str
     name: str
-    added_at: str
+    added_at: Moment
     consent: bool
     template: bool
     badges: int
@@ -71,7 +71,8 @@ class NewConsent(BaseModel):
     """A consent that the person gave by an act of their own."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"notice_version": "2026-1", "act": "signed-paper"}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"notice_version": "2026-1", "act": "signed-paper"}]},
     )
 
     notice_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
@@ -96,9 +97,16 @@ class ConsentOnRecord(BaseModel):
     )
 
     notice_version: str
-    given_at: str
+    given_at: Moment
     act: Act
-    withdrawn_at: str | None
+    withdrawn_at: Moment | None
+
+
+class ErasureState(enum.StrEnum):
+    """How an erasure stands."""
+
+    ERASED = "erased"
+    PENDING = "pending"
 
 
 class Erasure(BaseModel):
@@ -106,12 +114,12 @@ class Erasure(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"state": "erased"}]})
 
-    state: Annotated[str, Field(pattern="^(erased|pending)$")]
+    state: ErasureState
 
 
 @routes.get("")
 @allows(*EVERYONE)
-def everyone(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[Person]:
+def list_(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[Person]:
     """Everyone, in the order in which they were added."""
     found = list_people(house.registry, after, limit)
     return Page(items=[_person(each) for each in found.items], next=found.next)
@@ -121,10 +129,10 @@ def everyone(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[Pe
 @allows(Role.ADMINISTRATOR, Role.ENROLLER)
 def add(house: Used, caller: Calling, new: NewPerson, idempotency_key: IdempotencyKey = None) -> Person:
     """Add a person."""
-    once = house.calls.once(caller, idempotency_key, Kind.PERSON, new)
-    person, fresh = add_person(house.registry, new.name, once)
+    key = once(caller, idempotency_key, Kind.PERSON)
+    person, fresh = add_person(house.registry, new.name, key)
     if fresh:
-        house.note(Event.PERSON_ADDED, caller)
+        house.acts.note(Event.PERSON_ADDED, caller.account)
     return _person(person)
 
 
@@ -138,7 +146,7 @@ def search(house: Used, sought: Sought, after: After = FIRST, limit: Limit = USU
 
 @routes.get("/{person_id}", responses=NOBODY)
 @allows(*EVERYONE)
-def one(house: Used, person_id: str) -> Person:
+def get(house: Used, person_id: str) -> Person:
     """One person, by id."""
     return _person(find_person(house.registry, person_id))
 
@@ -149,21 +157,14 @@ def one(house: Used, person_id: str) -> Person:
     responses={**NOBODY, **documented(HTTPStatus.CONFLICT, "A zone is away and still holds something.")},
 )
 @allows(Role.ADMINISTRATOR)
-def remove(house: Used, caller: Calling, person_id: str) -> None:
+def erase(house: Used, caller: Calling, person_id: str) -> None:
     """Erase a person from every zone, and then from here."""
-    person = find_person(house.registry, person_id).id
-    _withdraw(house, caller, person)
-    doom_badges(house.registry, person)
-    if not (house.upkeep.erase_now(person) and house.upkeep.remove_badges_now(person)):
-        raise StillHeld("a zone is away and still holds something of this person: ask again when it is back")
-    remove_person(house.registry, person)
-    house.registry.empty_log()
-    house.note(Event.PERSON_ERASED, caller)
+    house.acts.erase_person(find_person(house.registry, person_id).id, caller.account)
 
 
 @routes.get("/{person_id}/consents", responses=NOBODY)
 @allows(*EVERYONE)
-def consents_of(
+def list_consents(
     house: Used, person_id: str, after: After = FIRST, limit: Limit = USUAL
 ) -> Page[ConsentOnRecord]:
     """All consents of a person, the oldest first."""
@@ -178,46 +179,34 @@ def consents_of(
     responses={**NOBODY, **documented(HTTPStatus.CONFLICT, "A consent is on record already.")},
 )
 @allows(Role.ADMINISTRATOR, Role.ENROLLER)
-def give(
+def give_consent(
     house: Used, caller: Calling, person_id: str, new: NewConsent, idempotency_key: IdempotencyKey = None
 ) -> ConsentOnRecord:
     """Record a consent."""
-    once = house.calls.once(caller, idempotency_key, Kind.CONSENT, person_id, new)
+    key = once(caller, idempotency_key, Kind.CONSENT)
     person = find_person(house.registry, person_id).id
-    consent, fresh = consents.give_consent(house.registry, person, new.notice_version, new.act, once)
+    consent, fresh = consents.give_consent(house.registry, person, new.notice_version, new.act, key)
     if fresh:
-        house.note(Event.CONSENT_GIVEN, caller)
+        house.acts.note(Event.CONSENT_GIVEN, caller.account)
     return _consent(consent)
 
 
 @routes.delete("/{person_id}/consents", responses=NOBODY)
 @allows(Role.ADMINISTRATOR, Role.ENROLLER)
-def withdraw(house: Used, caller: Calling, person_id: str) -> Erasure:
+def withdraw_consent(house: Used, caller: Calling, person_id: str) -> Erasure:
     """Withdraw the current consent; the template is erased, and the badges go on."""
-    return _withdraw(house, caller, find_person(house.registry, person_id).id)
+    return _erasure(house.acts.withdraw(find_person(house.registry, person_id).id, caller.account))
 
 
 @routes.delete("/{person_id}/template", responses=NOBODY)
 @allows(Role.ADMINISTRATOR, Role.ENROLLER)
-def erase(house: Used, caller: Calling, person_id: str) -> Erasure:
+def erase_template(house: Used, caller: Calling, person_id: str) -> Erasure:
     """Erase the template alone; the consent stays on record."""
-    person = find_person(house.registry, person_id).id
-    house.enrolments.cancel(person)
-    doom_templates(house.registry, person)
-    house.note(Event.ERASED, caller)
-    return _erase(house, person)
+    return _erasure(house.acts.erase_template(find_person(house.registry, person_id).id, caller.account))
 
 
-def _withdraw(house: House, caller: Caller, person: str) -> Erasure:
-    house.enrolments.cancel(person)
-    if consents.withdraw_consent(house.registry, person):
-        house.note(Event.CONSENT_WITHDRAWN, caller)
-    return _erase(house, person)
-
-
-def _erase(house: House, person: str) -> Erasure:
-    erased = house.upkeep.erase_now(person) and not holds_template(house.registry, person)
-    return Erasure(state="erased" if erased else "pending")
+def _erasure(erased: bool) -> Erasure:  # noqa: FBT001 - one value
+    return Erasure(state=ErasureState.ERASED if erased else ErasureState.PENDING)
 
 
 def _person(person: PersonOnRecord) -> Person:

@@ -13,11 +13,11 @@ from appliance.admin.accounts import UnknownAccount
 from appliance.admin.enrolments import NoToken, UnknownEnrolment
 from appliance.admin.registry.consent import ConsentError
 from appliance.admin.registry.database import RegistryError
-from appliance.admin.registry.holdings import NotAgain
-from appliance.admin.registry.once import KeyReused
+from appliance.admin.registry.once import KeyReused, NotAgain
 from appliance.admin.registry.people import StillHeld, UnknownPerson
 from appliance.admin.zones import ZoneRefused
 from appliance.errors import DrempelError
+from appliance.link.messages import Refusal
 from appliance.link.sockets import LinkError
 
 MEDIA_TYPE = "application/problem+json"
@@ -53,7 +53,6 @@ _STATUS: tuple[tuple[type[DrempelError], HTTPStatus], ...] = (
     (ConsentError, HTTPStatus.CONFLICT),
     (StillHeld, HTTPStatus.CONFLICT),
     (NotAgain, HTTPStatus.CONFLICT),
-    (ZoneRefused, HTTPStatus.CONFLICT),
     (KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (LinkError, HTTPStatus.SERVICE_UNAVAILABLE),
     (RegistryError, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -73,11 +72,21 @@ def documented(status: HTTPStatus, description: str) -> dict[int | str, dict[str
     return {status.value: {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}}
 
 
+def _rule(error: dict[str, Any]) -> str:
+    """The rule that was broken, in words."""
+    if error["type"] == "string_pattern_mismatch":
+        return "not written as the description (/openapi.json) says"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def install(app: FastAPI) -> None:
     """Let every error of ours, and of the framework, leave as a problem document."""
 
     @app.exception_handler(DrempelError)
     def ours(_request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, ZoneRefused):
+            troubled = error.reason in {Refusal.STORAGE, Refusal.MALFORMED}
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE if troubled else HTTPStatus.CONFLICT, str(error))
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         return problem(status, str(error))
 
@@ -85,7 +94,10 @@ def install(app: FastAPI) -> None:
     def malformed(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - as registered
         # Places and rules only: what was sent may hold a name.
-        places = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        problems = error.errors()
+        if any(each["loc"] == ("body",) and each["type"] != "value_error" for each in problems):
+            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "send a JSON object, as application/json")
+        places = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'the body'}: {_rule(e)}" for e in problems)
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, places)
 
     @app.exception_handler(HTTPException)

@@ -38,7 +38,7 @@ class Status(BaseModel):
 
 @routes.get("")
 @allows(*EVERYONE)
-def status(house: Used) -> Status:
+def get(house: Used) -> Status:
     """How the zones are."""
     return Status(site=house.settings.site.name, door=_door(house), vault=_vault(house))
 

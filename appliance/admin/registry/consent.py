@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.moment import now
-from appliance.admin.registry.once import Once
+from appliance.admin.registry.once import KeyReused, Once
 from appliance.admin.registry.slices import Slice, cut
 from appliance.errors import DrempelError
 from appliance.link.messages import (
@@ -59,7 +59,10 @@ def give_consent(
             made = once.made(db) if once else None
             if made is not None:
                 row = db.execute(_SELECT + "WHERE id = ?", (bytes.fromhex(made),)).fetchone()
-                return _consent(row), False
+                before = _consent(row)
+                if (before.person, before.notice_version, before.act) != (person, notice_version, act):
+                    raise KeyReused
+                return before, False
             db.execute(
                 "INSERT INTO consent (id, person, notice_version, given_at, act) VALUES (?, ?, ?, ?, ?)",
                 (consent.id, person, notice_version, consent.given_at, act.value),

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from appliance.admin.registry.database import Registry
-from appliance.admin.registry.once import Once
+from appliance.admin.registry.once import KeyReused, NotAgain, Once
 from appliance.admin.registry.slices import Slice, cut
-from appliance.errors import DrempelError
 from appliance.link.messages import (
     HANDLE,
 )
@@ -48,10 +47,19 @@ def complete_template(registry: Registry, handle: bytes) -> bool:
     return True
 
 
-def doom_templates(registry: Registry, person: str) -> None:
-    """Mark the template of a person for erasure; one that is being made is its watcher's."""
+def doom_templates(registry: Registry, person: str) -> bool:
+    """Mark the template of a person for erasure; one that is being made is its watcher's.
+
+    Returns:
+        Whether there was one.
+    """
     with registry.transaction() as db:
-        db.execute("UPDATE template SET state = 'erasing' WHERE person = ? AND state = 'enrolled'", (person,))
+        return (
+            db.execute(
+                "UPDATE template SET state = 'erasing' WHERE person = ? AND state = 'enrolled'", (person,)
+            ).rowcount
+            > 0
+        )
 
 
 def doom_template(registry: Registry, handle: bytes) -> None:
@@ -91,11 +99,17 @@ def holds_template(registry: Registry, person: str) -> bool:
 
 def doomed_templates(registry: Registry, person: str | None = None) -> list[bytes]:
     """The handles that vault still has to erase, of everyone or of one person."""
+    return _doomed(registry, "SELECT handle FROM template WHERE state = 'erasing'", person)
+
+
+def _doomed(registry: Registry, statement: str, person: str | None) -> list[bytes]:
+    """What `statement` finds; of one person in a text of its own, or no index would serve it."""
     with registry.transaction() as db:
-        rows = db.execute(
-            "SELECT handle FROM template WHERE state = 'erasing' AND (?1 IS NULL OR person = ?1)", (person,)
-        ).fetchall()
-    return [handle for (handle,) in rows]
+        if person is None:
+            rows = db.execute(statement).fetchall()
+        else:
+            rows = db.execute(f"{statement} AND person = ?", (person,)).fetchall()
+    return [held for (held,) in rows]
 
 
 def template_erased(registry: Registry, handle: bytes) -> None:
@@ -104,27 +118,26 @@ def template_erased(registry: Registry, handle: bytes) -> None:
         db.execute("DELETE FROM template WHERE handle = ? AND state = 'erasing'", (handle,))
 
 
-def lawful_templates(registry: Registry) -> list[bytes]:
-    """The handles whose consent is current: those that admin vouches for."""
+def lawful_templates(registry: Registry, after: int, limit: int) -> Slice[bytes]:
+    """At most `limit` handles whose consent is current: those that admin vouches for."""
     with registry.transaction() as db:
         rows = db.execute(
-            "SELECT handle FROM template JOIN consent ON consent.id = template.consent "
-            "WHERE state = 'enrolled' AND withdrawn_at IS NULL"
+            "SELECT template.rowid, handle FROM template JOIN consent ON consent.id = template.consent "
+            "WHERE state = 'enrolled' AND withdrawn_at IS NULL AND template.rowid > ? "
+            "ORDER BY template.rowid LIMIT ?",
+            (after, limit + 1),
         ).fetchall()
-    return [handle for (handle,) in rows]
-
-
-class NotAgain(DrempelError, ValueError):
-    """A call with this key is being served at this moment, or what it made was removed since."""
+    return cut(rows, limit)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBadge:
-    """A badge that door has: its id (16 bytes), its person, and its label."""
+    """A badge that door has: its id (16 bytes), its person, its label, and whether door is to remove it."""
 
     id: bytes
     person: str
     label: str
+    removing: bool = False
 
 
 def begin_badge(
@@ -146,6 +159,8 @@ def begin_badge(
             row = db.execute(
                 "SELECT id, person, label, state FROM badge WHERE id = ?", (bytes.fromhex(made),)
             ).fetchone()
+            if row is not None and row[1:3] != (person, label):
+                raise KeyReused
             if row is not None and row[3] == "active":
                 return HeldBadge(*row[:3]), False
             if row is not None and row[0] in registry.in_the_making:
@@ -170,15 +185,18 @@ def complete_badge(registry: Registry, badge: bytes) -> None:
         db.execute("UPDATE badge SET state = 'active' WHERE id = ? AND state = 'pending'", (badge,))
 
 
-def doom_badge(registry: Registry, badge: bytes) -> bool:
-    """Mark a badge for removal; False when there is none with this id that is active."""
+def doom_badge(registry: Registry, badge: bytes) -> bool | None:
+    """Mark a badge for removal.
+
+    Returns:
+        True for one that was active, False for one that is being removed already, None where there is none.
+    """
     with registry.transaction() as db:
-        return (
-            db.execute(
-                "UPDATE badge SET state = 'removing' WHERE id = ? AND state = 'active'", (badge,)
-            ).rowcount
-            > 0
-        )
+        row = db.execute("SELECT state FROM badge WHERE id = ? AND state <> 'pending'", (badge,)).fetchone()
+        if row is None:
+            return None
+        db.execute("UPDATE badge SET state = 'removing' WHERE id = ?", (badge,))
+    return bool(row[0] == "active")
 
 
 def doom_badges(registry: Registry, person: str) -> None:
@@ -189,11 +207,7 @@ def doom_badges(registry: Registry, person: str) -> None:
 
 def doomed_badges(registry: Registry, person: str | None = None) -> list[bytes]:
     """The ids that door still has to remove, of everyone or of one person."""
-    with registry.transaction() as db:
-        rows = db.execute(
-            "SELECT id FROM badge WHERE state = 'removing' AND (?1 IS NULL OR person = ?1)", (person,)
-        ).fetchall()
-    return [badge for (badge,) in rows]
+    return _doomed(registry, "SELECT id FROM badge WHERE state = 'removing'", person)
 
 
 def badge_removed(registry: Registry, badge: bytes) -> None:
@@ -203,11 +217,15 @@ def badge_removed(registry: Registry, badge: bytes) -> None:
 
 
 def list_badges(registry: Registry, after: int, limit: int, person: str | None = None) -> Slice[HeldBadge]:
-    """At most `limit` badges that door has, the oldest first; only those of a person, where one is given."""
+    """At most `limit` badges that door has, the oldest first; only those of a person, where one is given.
+
+    One that door was asked to remove, and has not removed yet, is among them: it may still open.
+    """
+    whose, values = ("", ()) if person is None else ("person = ? AND ", (person,))
     with registry.transaction() as db:
         rows = db.execute(
-            "SELECT rowid, id, person, label FROM badge "
-            "WHERE state = 'active' AND rowid > ?1 AND (?2 IS NULL OR person = ?2) ORDER BY rowid LIMIT ?3",
-            (after, person, limit + 1),
+            "SELECT rowid, id, person, label, state = 'removing' FROM badge WHERE "  # noqa: S608 - our words
+            f"{whose} state <> 'pending' AND rowid > ? ORDER BY rowid LIMIT ?",
+            (*values, after, limit + 1),
         ).fetchall()
-    return cut([(row[0], HeldBadge(*row[1:])) for row in rows], limit)
+    return cut([(row[0], HeldBadge(row[1], row[2], row[3], bool(row[4]))) for row in rows], limit)

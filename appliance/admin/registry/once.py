@@ -1,7 +1,8 @@
 """Calls that may be made again: an idempotency key names what the first of them made.
 
 The key is written down in the transaction that makes the thing, so that after a crash the same call either
-finds what it made or makes it now, and never makes it twice.
+finds what it made or makes it now, and never makes it twice. Of the call nothing else is kept: what is asked
+the second time is compared with the thing itself.
 """
 
 import enum
@@ -29,6 +30,10 @@ class KeyReused(DrempelError, ValueError):
 
     def __init__(self) -> None:
         super().__init__("this Idempotency-Key was used for another call: choose a new one for each new call")
+
+
+class NotAgain(DrempelError, ValueError):
+    """A call with this key is being served at this moment, or what it made was removed since."""
 
 
 @dataclass(frozen=True, slots=True)

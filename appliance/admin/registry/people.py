@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.moment import now
-from appliance.admin.registry.once import Once
+from appliance.admin.registry.once import KeyReused, Once
 from appliance.admin.registry.slices import Slice, cut
 from appliance.errors import DrempelError
 
@@ -51,12 +51,16 @@ def add_person(registry: Registry, name: str, once: Once | None = None) -> tuple
     """
     with registry.transaction() as db:
         made = once.made(db) if once else None
-        person = made or secrets.token_hex(8)
-        if made is None:
-            db.execute("INSERT INTO person (id, name, added_at) VALUES (?, ?, ?)", (person, name, now()))
-            if once:
-                once.remember(db, person, person)
-        return _find(db, person), made is None
+        if made is not None:
+            before = _find(db, made)
+            if before.name != name:
+                raise KeyReused
+            return before, False
+        person = secrets.token_hex(8)
+        db.execute("INSERT INTO person (id, name, added_at) VALUES (?, ?, ?)", (person, name, now()))
+        if once:
+            once.remember(db, person, person)
+        return _find(db, person), True
 
 
 def list_people(registry: Registry, after: int, limit: int, name: str | None = None) -> Slice[Person]:
@@ -68,11 +72,11 @@ def list_people(registry: Registry, after: int, limit: int, name: str | None = N
         limit: how many at most.
         name: exactly this name.
     """
+    named, values = ("", ()) if name is None else ("person.name = ? AND ", (name,))
     with registry.transaction() as db:
         rows = db.execute(
-            _SELECT + "WHERE person.rowid > ?1 AND (?2 IS NULL OR person.name = ?2) "
-            "ORDER BY person.rowid LIMIT ?3",
-            (after, name, limit + 1),
+            f"{_SELECT} WHERE {named} person.rowid > ? ORDER BY person.rowid LIMIT ?",
+            (*values, after, limit + 1),
         ).fetchall()
     return cut([(row[0], _person(row)) for row in rows], limit)
 
@@ -101,6 +105,7 @@ def remove_person(registry: Registry, person: str) -> None:
                 (person,),
             )
             db.execute("DELETE FROM person WHERE id = ?", (person,))
+            registry.log_holds_erased = True
     except sqlite3.IntegrityError as error:
         raise StillHeld(
             "a template or badge of this person is not yet erased everywhere: it is being tried; ask again"
