@@ -21,6 +21,9 @@ TOKEN = re.compile(r"drempel_[A-Za-z0-9_-]{43}")
 """What a token looks like: so that scanners of other people's repositories can find one that was lost."""
 
 
+_FIELDS = "number, id, label, role, created_at, expires_at, ended_at"
+
+
 class Role(enum.StrEnum):
     """What an account may do; each route says which roles may call it."""
 
@@ -38,7 +41,11 @@ class UnknownAccount(DrempelError, LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account: number, id, a label to tell it by, its role, and from when to when (UTC) it counts."""
+    """An account: number, id, a label to tell it by, its role, and from when to when (UTC) it counts.
+
+    `ended_at` is when it was revoked or found expired. It stays on record, since the journal knows an account
+    by its number alone.
+    """
 
     number: int
     id: str
@@ -46,6 +53,7 @@ class Account:
     role: Role
     created_at: str
     expires_at: str
+    ended_at: str | None = None
 
     @property
     def expired(self) -> bool:
@@ -82,7 +90,7 @@ class Accounts:
         self._by_token: dict[bytes, Account] = {}
         with registry.transaction() as db:
             for token, *fields in db.execute(
-                "SELECT token, number, id, label, role, created_at, expires_at FROM account"
+                f"SELECT token, {_FIELDS} FROM account WHERE token IS NOT NULL"  # noqa: S608 - our own words
             ):
                 self._by_token[token] = _account(*fields)
 
@@ -110,28 +118,32 @@ class Accounts:
         return account, text
 
     def page(self, after: int, limit: int) -> Slice[Account]:
-        """At most `limit` accounts, from the one after number `after` on."""
-        found = sorted(self._by_token.values(), key=lambda account: account.number)
-        return cut([(each.number, each) for each in found if each.number > after][: limit + 1], limit)
+        """At most `limit` accounts, ended ones too, from the one after number `after` on."""
+        with self._registry.transaction() as db:
+            rows = db.execute(
+                f"SELECT {_FIELDS} FROM account WHERE number > ? ORDER BY number LIMIT ?",  # noqa: S608 - ours
+                (after, limit + 1),
+            ).fetchall()
+        return cut([(row[0], _account(*row)) for row in rows], limit)
 
-    def revoke(self, account: str) -> None:
-        """End an account; when this returns, its token is no key to anything.
+    def revoke(self, account: str) -> Account:
+        """End an account; its token is no key to anything from here on, even where the disk is full.
 
         Raises:
-            UnknownAccount: there is none with this id.
+            UnknownAccount: there is none with this id that counts.
+            RegistryError: it would count again after a restart of admin: ask again.
         """
         with self._lock:
-            tokens = [token for token, each in self._by_token.items() if each.id == account]
-            if not tokens:
-                raise UnknownAccount("no such account: see `drempel accounts list`")
-            self._drop(tokens)
+            self._forget({token for token, each in self._by_token.items() if each.id == account})
+            return self._end(account)
 
     def drop_expired(self) -> None:
-        """Remove the accounts whose time is over, so that a clock that is put back revives none."""
+        """End the accounts whose time is over, so that a clock that is put back revives none."""
         with self._lock:
-            expired = [token for token, each in self._by_token.items() if each.expired]
-            if expired:
-                self._drop(expired)
+            expired = {token: each for token, each in self._by_token.items() if each.expired}
+            self._forget(set(expired))
+            for each in expired.values():
+                self._end(each.id)
 
     def find(self, text: str) -> Caller | None:
         """Whose token this is; None where it is nobody's, or its time is over."""
@@ -149,15 +161,31 @@ class Accounts:
         with self._lock:
             return any(each.number == caller.account and not each.expired for each in self._by_token.values())
 
-    def _drop(self, tokens: list[bytes]) -> None:
-        with self._registry.transaction() as db:
-            for token in tokens:
-                db.execute("DELETE FROM account WHERE token = ?", (token,))
+    def _forget(self, tokens: set[bytes]) -> None:
         self._by_token = {token: each for token, each in self._by_token.items() if token not in tokens}
 
+    def _end(self, account: str) -> Account:
+        with self._registry.transaction() as db:
+            row = db.execute(
+                "UPDATE account SET token = NULL, ended_at = ? "  # noqa: S608 - our own words
+                f"WHERE id = ? AND token IS NOT NULL RETURNING {_FIELDS}",
+                (datetime.now(UTC).isoformat(timespec="seconds"), account),
+            ).fetchone()
+        if row is None:
+            raise UnknownAccount("no such account, or it ended: see `drempel accounts list`")
+        return _account(*row)
 
-def _account(number: int, account: str, label: str, role: str, created_at: str, expires_at: str) -> Account:
-    return Account(number, account, label, Role(role), created_at, expires_at)
+
+def _account(
+    number: int,
+    account: str,
+    label: str,
+    role: str,
+    created_at: str,
+    expires_at: str,
+    ended_at: str | None = None,
+) -> Account:
+    return Account(number, account, label, Role(role), created_at, expires_at, ended_at)
 
 
 def _digest(text: str) -> bytes:

@@ -39,9 +39,9 @@ class Acts:
         self._upkeep = upkeep
         self._journal = journal
 
-    def note(self, event: Event, by: int) -> None:
+    def note(self, event: Event, by: int, **details: int) -> None:
         """Write an act down, and who acted, by number."""
-        self._journal.note(event, account=by)
+        self._journal.note(event, account=by, **details)
 
     def withdraw(self, person: str, by: int) -> bool:
         """Withdraw the current consent of a person, and erase the template; whether it is erased already."""

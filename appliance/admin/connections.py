@@ -1,7 +1,6 @@
 """Connections to the local API: whom the kernel vouches for, how many at a time, and no silent ones."""
 
 import asyncio
-import collections
 import socket
 from collections.abc import Collection
 from typing import ClassVar
@@ -10,7 +9,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from appliance.admin.api.gate import VOUCHED_PEER
 from appliance.journal import Event, Journal
-from appliance.link.sockets import WrongPeer, check_peer
+from appliance.link.sockets import check_peer
 
 FIRST_WORD = 10.0
 """Seconds in which a caller must have sent the head of its first call; Uvicorn would wait for ever."""
@@ -26,33 +25,42 @@ class _Checked(H11Protocol):
 
     allowed: ClassVar[Collection[int]]
     journal: ClassVar[Journal]
-    open_now: ClassVar[collections.Counter[int]]
+    open_now: ClassVar[dict[int, list["_Checked"]]]
+    """By family of the socket: the connections, the oldest first."""
 
     _refused = True
-    _family = -1
     _silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         peer = transport.get_extra_info("socket")
-        self._family = peer.family
-        self.open_now[self._family] += 1
-        try:
-            if self.open_now[self._family] > MOST_CONNECTIONS:
-                raise ConnectionRefusedError
-            if self._family == socket.AF_UNIX:
+        self._others = self.open_now.setdefault(peer.family, [])
+        if peer.family == socket.AF_UNIX:
+            try:
                 check_peer(peer, self.allowed)
-                self.app_state = {**self.app_state, VOUCHED_PEER: True}
-        except OSError as refusal:
-            if isinstance(refusal, WrongPeer):
+            except OSError:
                 self.journal.note(Event.WRONG_PEER)
+                transport.abort()
+                return
+            self.app_state = {**self.app_state, VOUCHED_PEER: True}
+        if len(self._others) >= MOST_CONNECTIONS and not self._make_room():
             transport.abort()
             return
         self._refused = False
+        self._others.append(self)
         super().connection_made(transport)
         self._silence = self.loop.call_later(FIRST_WORD, self._hang_up_on_silence)
 
+    def _make_room(self) -> bool:
+        """Hang up on the oldest connection that has asked nothing yet; whether there was one."""
+        silent = next((each for each in self._others if each.cycle is None), None)
+        if silent is not None:
+            self._others.remove(silent)
+            silent.transport.abort()
+        return silent is not None
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.open_now[self._family] -= 1
+        if self in self._others:
+            self._others.remove(self)
         if self._silence is not None:
             self._silence.cancel()
         # Uvicorn tidies up what `connection_made` began, and for a refused peer it began nothing.
@@ -74,5 +82,5 @@ def checked_protocol(allowed: Collection[int], journal: Journal) -> type[asyncio
     class Checked(_Checked):
         pass
 
-    Checked.allowed, Checked.journal, Checked.open_now = allowed, journal, collections.Counter()
+    Checked.allowed, Checked.journal, Checked.open_now = allowed, journal, {}
     return Checked

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from appliance.admin.registry.consent import current_consent
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import begin_template, complete_template, doom_template, finish_making
-from appliance.admin.registry.once import KeyReused, Once
+from appliance.admin.registry.once import KeyReused, NotAgain, Once
 from appliance.admin.zones import VaultLink, ZoneRefused
 from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
@@ -17,11 +17,14 @@ from appliance.link.messages import (
     Guidance,
     OpenEnrolment,
     Progress,
+    Refusal,
 )
 from appliance.link.sockets import LinkError
 
 TOKEN_TIME = 600.0
 """Seconds that a token waits to be taken; then it is overwritten, and its template erased: nobody has it."""
+MOST_KEYS = 1024
+"""Idempotency keys that are remembered."""
 KEPT = 32
 """Enrolments that are remembered; the oldest finished one gives way."""
 
@@ -89,25 +92,33 @@ class Enrolments:
                 made, asked = self._made[once]
                 if asked != (person, seconds):
                     raise KeyReused
-                if made in self._all:
-                    return self._all[made]
+                if made not in self._all:
+                    raise NotAgain("that enrolment is over: use a new Idempotency-Key to open another")
+                return self._all[made]
             enrolment = self._begin(person, seconds)
             if once is not None:
                 self._made[once] = (enrolment.id, (person, seconds))
+                if len(self._made) > MOST_KEYS:
+                    del self._made[next(iter(self._made))]
         return enrolment
 
     def _begin(self, person: str, seconds: int) -> Enrolment:
+        with self._lock:
+            if any(each.state is EnrolmentState.OPEN for each in self._all.values()):
+                # Vault has one window; a second would only fail there, on a thread of its own.
+                raise ZoneRefused(Refusal.WINDOW_BUSY)
+            over = [each for each in self._all.values() if each.state is not EnrolmentState.OPEN]
+            forgotten = over[: max(0, len(self._all) - KEPT + 1)]
+        for old in forgotten:
+            self._end(old)
         consent = current_consent(self._registry, person)
         handle = begin_template(self._registry, person, consent.id)
         enrolment = Enrolment(secrets.token_hex(8), person, handle, self._captures)
         request = OpenEnrolment(handle, consent.id, MAX_LEASE, self._captures, seconds)
         with self._lock:
+            for old in forgotten:
+                del self._all[old.id]
             self._all[enrolment.id] = enrolment
-            for old in [key for key, value in self._all.items() if value.state is not EnrolmentState.OPEN][
-                : max(0, len(self._all) - KEPT)
-            ]:
-                del self._all[old]
-            self._made = {once: made for once, made in self._made.items() if made[0] in self._all}
         threading.Thread(target=self._watch, args=(enrolment, request), name="enrolment", daemon=True).start()
         return enrolment
 
@@ -131,7 +142,9 @@ class Enrolments:
         """
         found = self.find(enrolment)
         with self._lock:
-            token, found.token = found.token, None
+            token = None
+            if not found.cancelled.is_set():
+                token, found.token = found.token, None
         if token is None:
             raise NoToken("the token is not there: it is given out once, after the last capture")
         found.token_gone.set()
@@ -157,11 +170,15 @@ class Enrolments:
         with self._lock:
             # Under the lock: a token that comes afterwards finds the enrolment cancelled.
             enrolment.cancelled.set()
+            waits = enrolment.token is not None
+        if waits:
+            # Written down first: where the disk refuses, the same call may be made again.
+            doom_template(self._registry, enrolment.handle)
+        with self._lock:
             token, enrolment.token = enrolment.token, None
-        enrolment.token_gone.set()
         if token is not None:
             token[:] = bytes(len(token))
-            doom_template(self._registry, enrolment.handle)
+        enrolment.token_gone.set()
 
     def _watch(self, enrolment: Enrolment, request: OpenEnrolment) -> None:
         def report(progress: Progress) -> None:
@@ -170,15 +187,11 @@ class Enrolments:
 
         try:
             token = self._vault.enrol(request, report, enrolment.cancelled.is_set)
-            if not complete_template(self._registry, enrolment.handle):
-                token[:] = bytes(len(token))
-                enrolment.problem = "the consent was withdrawn meanwhile: the template is erased"
-            elif self._keep(enrolment, token):
+            if self._keep(enrolment, token):
                 self._journal.note(Event.ENROLLED)
             else:
                 token[:] = bytes(len(token))
-                doom_template(self._registry, enrolment.handle)
-                enrolment.problem = "cancelled: the template is erased"
+                enrolment.problem = "cancelled, or the consent was withdrawn: the template is erased"
         except (LinkError, ZoneRefused) as error:
             enrolment.problem = str(error)
         except DrempelError:
@@ -192,9 +205,13 @@ class Enrolments:
             self._end(enrolment)
 
     def _keep(self, enrolment: Enrolment, token: bytearray) -> bool:
-        """Let a token wait to be taken; False where the enrolment was cancelled meanwhile."""
+        """Complete the enrolment, and let its token wait to be taken.
+
+        False where it was cancelled, or its consent withdrawn, meanwhile: then its template is still pending
+        in the registry, and the upkeep has it erased. Under the lock: a cancelling comes before or after.
+        """
         with self._lock:
-            if enrolment.cancelled.is_set():
+            if enrolment.cancelled.is_set() or not complete_template(self._registry, enrolment.handle):
                 return False
             enrolment.token = token
             enrolment.remaining = 0

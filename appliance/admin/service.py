@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Collection, Iterator
 
 import uvicorn
@@ -17,7 +18,6 @@ from appliance.admin.enrolments import Enrolments
 from appliance.admin.registry.database import Registry
 from appliance.admin.upkeep import Upkeep
 from appliance.admin.zones import DoorLink, VaultLink
-from appliance.errors import ConfigurationError
 from appliance.journal import Event, Journal
 from appliance.link.sockets import listen, user_ids
 from appliance.process import begin, on_stop, run_zone
@@ -34,7 +34,9 @@ def configured(app: FastAPI, administrators: Collection[int], journal: Journal) 
         ws="none",
         loop="asyncio",
         lifespan="off",
-        log_level="warning",
+        # Its log is open to whoever connects, and may quote what they sent: faults are told by the gate.
+        log_config=None,
+        log_level="critical",
         # What is asked for is nobody's affair but the caller's.
         access_log=False,
         server_header=False,
@@ -73,8 +75,7 @@ def _run(settings: Settings) -> int:
     administrators = user_ids(*settings.users.administrators) | {os.geteuid()}
     server = _Server(configured(build(house, journal), administrators, journal))
     listeners = [listen(settings.socket("admin/api"))]
-    if settings.api.port:
-        listeners.append(_listen_on_loopback(settings.api.port))
+    listeners += _loopback(settings.api.port)
     on_stop(server.stop)
     upkeep.start()
     journal.note(Event.STARTED)
@@ -88,14 +89,23 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def _listen_on_loopback(port: int) -> socket.socket:
+def _loopback(port: int) -> list[socket.socket]:
+    """The listener on loopback, where the settings ask for one and its port is free.
+
+    Any user of the device may hold a port: that must not keep the commands and the leases from working.
+    """
+    if not port:
+        return []
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
     except OSError as error:
         listener.close()
-        raise ConfigurationError(
-            f"cannot listen on port {port} of loopback: {error.strerror or error}; choose another [api] port"
-        ) from error
-    return listener
+        print(
+            f"drempel admin: goes on without loopback: port {port}: {error.strerror or error}; free it and "
+            "restart admin, or choose another [api] port",
+            file=sys.stderr,
+        )
+        return []
+    return [listener]

@@ -17,6 +17,7 @@ from appliance.admin.registry.holdings import (
     lawful_templates,
     template_erased,
 )
+from appliance.admin.registry.once import forget_old
 from appliance.admin.zones import DoorLink, VaultLink, ZoneRefused
 from appliance.errors import DrempelError
 from appliance.link.messages import (
@@ -32,6 +33,8 @@ RENEWAL = MAX_LEASE / 4
 
 SLICE = 100
 """Templates that are vouched for in one go, while an erasure waits: a tenth of a second."""
+PATIENCE = 2.0
+"""Seconds that an erasure waits for another act with vault; then it is pending, and the caller told so."""
 YIELD = 0.002
 """Seconds between two slices, in which who waits comes in."""
 
@@ -62,8 +65,13 @@ class Upkeep:
         self._thread.join(timeout=10)
 
     def erase_now(self, person: str | None = None) -> bool:
-        """Ask vault to erase what is to be erased, of everyone or one person; True when nothing is left."""
-        with self._alone:
+        """Ask vault to erase what is to be erased, of everyone or one person; True when nothing is left.
+
+        Where another erasure or a slice of vouching takes its time, this one is left to the next round.
+        """
+        if not self._alone.acquire(timeout=PATIENCE):
+            return False
+        try:
             left = 0
             for handle in doomed_templates(self._registry, person):
                 try:
@@ -75,6 +83,8 @@ class Upkeep:
                     left += 1
                 else:
                     template_erased(self._registry, handle)
+        finally:
+            self._alone.release()
         return left == 0
 
     def remove_badges_now(self, person: str | None = None) -> bool:
@@ -135,6 +145,7 @@ class Upkeep:
             self._keep_vouching,
             self._empty_log,
             self._accounts.drop_expired,
+            lambda: forget_old(self._registry),
         )
         while not self._stop.wait(ROUND):
             for step in steps:

@@ -15,6 +15,7 @@ MAX_NUMBER = 2**32 - 1
 _KINDS = {
     Event.STARTED: DoorEventKind.STARTED,
     Event.PRESSED: DoorEventKind.PRESSED,
+    Event.UNLOCKED: DoorEventKind.UNLOCKED,
     Event.LOCKED: DoorEventKind.LOCKED,
     Event.BADGE_REFUSED: DoorEventKind.BADGE_REFUSED,
     Event.BADGE_ADDED: DoorEventKind.BADGE_ADDED,
@@ -23,13 +24,24 @@ _KINDS = {
     Event.READER_DOWN: DoorEventKind.READER_DOWN,
     Event.FAILED: DoorEventKind.FAILED,
 }
-_WITH_DETAIL = {
-    (Event.UNLOCKED, "BADGE"): DoorEventKind.UNLOCKED_BY_BADGE,
-    (Event.UNLOCKED, "FACE"): DoorEventKind.UNLOCKED_BY_FACE,
-    (Event.ATTEMPT_ENDED, "NO_MATCH"): DoorEventKind.NOT_RECOGNISED,
-    (Event.ATTEMPT_ENDED, "UNAVAILABLE"): DoorEventKind.NOT_RECOGNISED,
-    (Event.ATTEMPT_ENDED, "CAPTURED"): DoorEventKind.CAPTURED,
+_ENDED = {
+    "NO_MATCH": DoorEventKind.NOT_RECOGNISED,
+    "UNAVAILABLE": DoorEventKind.NOT_RECOGNISED,
+    "CAPTURED": DoorEventKind.CAPTURED,
 }
+
+
+_PASSAGES = {
+    DoorEventKind.PRESSED,
+    DoorEventKind.NOT_RECOGNISED,
+    DoorEventKind.CAPTURED,
+    DoorEventKind.UNLOCKED,
+    DoorEventKind.LOCKED,
+    DoorEventKind.BADGE_REFUSED,
+}
+"""What people do at the door."""
+QUARTER = 15 * 60
+"""Seconds to which the time of a passage is told."""
 
 
 class Recent:
@@ -48,7 +60,7 @@ class Recent:
             return
         with self._lock:
             self._number = min(self._number + 1, MAX_NUMBER)
-            self._events.append(DoorEvent(self._number, kind, min(int(time.time()), MAX_NUMBER)))
+            self._events.append(DoorEvent(self._number, kind, _moment(kind)))
 
     def answer(self, asked: AskEvents) -> list[DoorEvent | EndOfEvents]:
         """The events that were asked for, the oldest first, and the end."""
@@ -64,5 +76,12 @@ class Recent:
 
 
 def _kind(event: Event, details: dict[str, Detail]) -> DoorEventKind | None:
-    word = details.get("reason") or details.get("outcome")
-    return _WITH_DETAIL.get((event, getattr(word, "name", ""))) or _KINDS.get(event)
+    if event is Event.ATTEMPT_ENDED:
+        # A match is told by the unlocking, and so is the badge that overtook an attempt.
+        return _ENDED.get(getattr(details.get("outcome"), "name", ""))
+    return _KINDS.get(event)
+
+
+def _moment(kind: DoorEventKind) -> int:
+    now = min(int(time.time()), MAX_NUMBER)
+    return now - now % QUARTER if kind in _PASSAGES else now

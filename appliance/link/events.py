@@ -25,8 +25,8 @@ class DoorEventKind(enum.IntEnum):
     """An attempt ended without a match, for whatever reason, or a press where recognition is off."""
     CAPTURED = 0x04
     """A press in an enrolment window."""
-    UNLOCKED_BY_BADGE = 0x05
-    UNLOCKED_BY_FACE = 0x06
+    UNLOCKED = 0x05
+    """By whichever of the two ways: with few people enrolled, the way would be a name."""
     LOCKED = 0x07
     BADGE_REFUSED = 0x08
     BADGE_ADDED = 0x09
@@ -54,7 +54,10 @@ class AskEvents(Message):
 
 @dataclass(frozen=True, slots=True)
 class DoorEvent(Message):
-    """One event: its number in this run (from 1), what it was, and when (seconds since 1970, UTC)."""
+    """One event: its number in this run (from 1), what it was, and when (seconds since 1970, UTC).
+
+    Of what people do the time is told to the quarter of an hour: passages are counted, not followed.
+    """
 
     number: int
     kind: DoorEventKind

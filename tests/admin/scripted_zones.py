@@ -71,7 +71,7 @@ class ScriptedZone:
     def _events(self) -> list[Message]:
         return [
             DoorEvent(1, DoorEventKind.PRESSED, 1795593600),
-            DoorEvent(2, DoorEventKind.UNLOCKED_BY_FACE, 1795593602),
+            DoorEvent(2, DoorEventKind.UNLOCKED, 1795593602),
             EndOfEvents(self.instance[:8], 0),
         ]
 

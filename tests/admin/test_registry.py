@@ -60,7 +60,7 @@ def state_of(registry: Registry, handle: bytes) -> str | None:
 def test_without_a_consent_there_is_no_template(registry: Registry, person: str) -> None:
     with pytest.raises(ConsentError, match="drempel consent give"):
         current_consent(registry, person)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ConsentError):
         begin_template(registry, person, bytes(16))
     assert lawful_templates(registry, 0, 99).items == []
 
@@ -151,7 +151,10 @@ def test_a_start_dooms_what_an_earlier_process_began(registry: Registry, person:
     assert doomed_templates(registry) == [begun]
     assert doomed_badges(registry) == [badge]
     assert lawful_templates(registry, 0, 99).items == [done]
-    assert [each.id for each in list_badges(registry, 0, 9).items] == [active]
+    assert [(each.id, each.removing) for each in list_badges(registry, 0, 9).items] == [
+        (badge, True),
+        (active, False),
+    ]
 
 
 def test_only_what_is_doomed_is_ever_forgotten(registry: Registry, person: str) -> None:

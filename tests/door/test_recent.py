@@ -41,9 +41,9 @@ def test_a_day_is_told_in_its_order_and_without_identity() -> None:
         DoorEventKind.READER_UP,
         DoorEventKind.PRESSED,
         DoorEventKind.NOT_RECOGNISED,
-        DoorEventKind.UNLOCKED_BY_BADGE,
+        DoorEventKind.UNLOCKED,
         DoorEventKind.LOCKED,
-        DoorEventKind.UNLOCKED_BY_FACE,
+        DoorEventKind.UNLOCKED,
         DoorEventKind.CAPTURED,
     ]
     assert [event.number for event in ask(recent, 5)] == [6, 7, 8]
@@ -69,3 +69,22 @@ def test_a_door_that_began_anew_tells_all_of_its_new_run_and_says_so() -> None:
     assert [event.number for event in ask(recent, 400, instance=before)] == [1]
     assert missed(recent, 400, instance=before)
     assert not missed(recent, 0, instance=bytes(INSTANCE)), "who knows of no run has missed none"
+
+
+def test_of_passages_the_time_is_told_to_the_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.door.recent.time.time", lambda: 1795593600 + 8 * 60 + 59.5)
+    recent = Recent()
+    recent.add(Event.UNLOCKED, {"reason": Reason.FACE})
+    recent.add(Event.READER_DOWN, {"reader": 1})
+    passage, outage = ask(recent, 0)
+    assert passage.at == 1795593600
+    assert outage.at == 1795593600 + 8 * 60 + 59
+
+
+def test_the_way_in_is_not_told() -> None:
+    recent = Recent()
+    for reason in Reason:
+        recent.add(Event.UNLOCKED, {"reason": reason})
+    assert len({event.kind for event in ask(recent, 0)}) == 1
+    recent.add(Event.ATTEMPT_ENDED, {"outcome": Outcome.UNAVAILABLE})
+    assert ask(recent, 2)[0].kind is DoorEventKind.NOT_RECOGNISED

@@ -18,11 +18,13 @@ from appliance.journal import Event
 routes = router("/accounts", "accounts")
 
 _SHOWN: JsonDict = {
+    "number": 7,
     "id": "3f1c9a20b7d4e866",
     "label": "Front desk",
     "role": "enroller",
     "created_at": "2026-11-25T09:00:00+00:00",
     "expires_at": "2027-02-23T09:00:00+00:00",
+    "ended_at": "2027-01-04T12:00:00+00:00",
 }
 
 
@@ -40,15 +42,20 @@ class NewAccount(BaseModel):
 
 
 class AccountShown(BaseModel):
-    """An account, without its token."""
+    """An account, without its token.
+
+    `number` is how the journal knows it; `ended_at` is null while it counts.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SHOWN]}, from_attributes=True)
 
+    number: int
     id: str
     label: str
     role: Role
     created_at: Moment
     expires_at: Moment
+    ended_at: Moment | None
 
 
 class AccountWithToken(AccountShown):
@@ -67,7 +74,7 @@ class AccountWithToken(AccountShown):
 @routes.get("")
 @allows(Role.ADMINISTRATOR, Role.AUDITOR)
 def list_(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[AccountShown]:
-    """All accounts that count."""
+    """All accounts, also those that ended: what the journal says of a number stays to be read."""
     found = house.accounts.page(after, limit)
     return Page(items=[_shown(account) for account in found.items], next=found.next)
 
@@ -77,7 +84,7 @@ def list_(house: Used, after: After = FIRST, limit: Limit = USUAL) -> Page[Accou
 def add(house: Used, caller: Calling, new: NewAccount, response: Response) -> AccountWithToken:
     """Make an account. Its token is shown this once; lost means revoked, and a new account made."""
     account, token = house.accounts.add(new.label, new.role, new.days)
-    house.acts.note(Event.ACCOUNT_ADDED, caller.account)
+    house.acts.note(Event.ACCOUNT_ADDED, caller.account, subject=account.number)
     response.headers["Cache-Control"] = "no-store"
     return AccountWithToken(**_shown(account).model_dump(), token=token)
 
@@ -88,8 +95,8 @@ def add(house: Used, caller: Calling, new: NewAccount, response: Response) -> Ac
 @allows(Role.ADMINISTRATOR)
 def revoke(house: Used, caller: Calling, account_id: str) -> None:
     """End an account at once."""
-    house.accounts.revoke(account_id)
-    house.acts.note(Event.ACCOUNT_REVOKED, caller.account)
+    ended = house.accounts.revoke(account_id)
+    house.acts.note(Event.ACCOUNT_REVOKED, caller.account, subject=ended.number)
 
 
 def _shown(account: Account) -> AccountShown:

@@ -95,7 +95,7 @@ Found = Annotated[Enrolment, Depends(_found)]
     status_code=201,
     responses={
         **documented(HTTPStatus.NOT_FOUND, "There is no such person."),
-        **documented(HTTPStatus.CONFLICT, "No consent of this person is on record."),
+        **documented(HTTPStatus.CONFLICT, "No consent is on record, or another window is open."),
     },
 )
 @allows(*_FRONT_DESK)
@@ -105,7 +105,9 @@ def begin(
     """Open a window; the person presses the button at the door."""
     person = find_person(house.registry, new.person).id
     key = once(caller, idempotency_key, Kind.ENROLMENT)
-    return _progress(house.enrolments.begin(person, new.seconds, key))
+    enrolment = house.enrolments.begin(person, new.seconds, key)
+    house.acts.note(Event.WINDOW_OPENED, caller.account)
+    return _progress(enrolment)
 
 
 @routes.get("/{enrolment_id}", responses=NONE)
@@ -138,9 +140,10 @@ async def follow(house: Used, caller: Calling, found: Found) -> AsyncIterable[Se
 
 @routes.delete("/{enrolment_id}", status_code=204, responses=NONE)
 @allows(*_FRONT_DESK)
-def cancel(house: Used, enrolment_id: str) -> None:
+def cancel(house: Used, caller: Calling, enrolment_id: str) -> None:
     """Close the window; a template whose token was not taken yet is erased."""
     house.enrolments.cancel_one(enrolment_id)
+    house.acts.note(Event.WINDOW_CLOSED, caller.account)
 
 
 @routes.post("/{enrolment_id}/token", responses=documented(HTTPStatus.NOT_FOUND, "Not there, or taken."))

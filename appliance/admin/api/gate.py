@@ -19,6 +19,9 @@ from appliance.journal import Event, Journal
 
 MAX_BODY = 64 * 1024
 """Bytes of a call's body; the longest that any route needs has a few hundred."""
+MOST_CALLS = 12
+"""Calls with a token that are served at a time, whether or not their callers still wait. Each may hold one of
+forty threads while a zone is slow; the administrators of the device keep the others."""
 BODY_TIME = 10.0
 """Seconds in which a body must have come."""
 VOUCHED_PEER = "vouched_peer"
@@ -26,6 +29,7 @@ VOUCHED_PEER = "vouched_peer"
 
 
 _REFUSALS = {
+    HTTPStatus.INTERNAL_SERVER_ERROR: "admin made an error: see its log",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"a call has at most {MAX_BODY} bytes: send less",
     HTTPStatus.REQUEST_TIMEOUT: f"the body did not come within {BODY_TIME:g} s: send it at once",
 }
@@ -77,6 +81,7 @@ class Gate:
         self._app = app
         self._accounts = accounts
         self._journal = journal
+        self._calls_with_token = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call."""
@@ -86,29 +91,43 @@ class Gate:
             answer = problem(
                 HTTPStatus.UNAUTHORIZED,
                 "send a token that counts: make one with `drempel accounts add`",
-                {"WWW-Authenticate": 'Bearer realm="drempel"'},
+                # And good-bye, so that a stranger holds no connection.
+                {"WWW-Authenticate": 'Bearer realm="drempel"', "Connection": "close"},
             )
             await answer(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
-        call = _Call(receive, send)
+        if caller == VOUCHED:
+            await self._serve(scope, _Call(receive, send))
+            return
+        if self._calls_with_token >= MOST_CALLS:
+            detail = "too many calls at a time: try again in a second"
+            await problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"})(scope, receive, send)
+            return
+        self._calls_with_token += 1
+        try:
+            await self._serve(scope, _Call(receive, send))
+        finally:
+            self._calls_with_token -= 1
+
+    async def _serve(self, scope: Scope, call: _Call) -> None:
         try:
             await self._app(scope, call.receive, call.send)
         except _Unreadable:
             pass  # answered below
         except Exception as error:  # noqa: BLE001 - a fault in one call must neither end the zone nor tell of it
             self._note_fault(error)
-            await self._end(call, HTTPStatus.INTERNAL_SERVER_ERROR, "admin made an error: see its log", scope)
-            return
+            call.refusal = HTTPStatus.INTERNAL_SERVER_ERROR
+        # Outside of the handler: no exception from here on drags what the fault said along.
         if call.refusal is not None:
-            await self._end(call, call.refusal, _REFUSALS[call.refusal], scope)
+            await self._end(call, call.refusal, scope)
 
-    async def _end(self, call: _Call, status: HTTPStatus, detail: str, scope: Scope) -> None:
+    async def _end(self, call: _Call, status: HTTPStatus, scope: Scope) -> None:
         if call.answered:
             # Half an answer is gone already: the connection is torn, so that nobody takes it for whole.
             raise ConnectionAbortedError("a call failed in the midst of its answer")
         call.refusal = None
-        await problem(status, detail)(scope, call.receive, call.send)
+        await problem(status, _REFUSALS[status])(scope, call.receive, call.send)
 
     def _note_fault(self, error: Exception) -> None:
         # Where it happened, not what it said: a library's message may quote a name.

@@ -3,9 +3,10 @@
 from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
 
-from appliance.admin.api.access import EVERYONE, allows, router
+from appliance.admin.accounts import Caller
+from appliance.admin.api.access import EVERYONE, Calling, allows, router
 from appliance.admin.api.door import DOOR_EXAMPLE, DoorStatus, door_status
-from appliance.admin.api.house import Used
+from appliance.admin.api.house import House, Used
 from appliance.errors import DrempelError
 
 routes = router("/status", "status")
@@ -38,19 +39,19 @@ class Status(BaseModel):
 
 @routes.get("")
 @allows(*EVERYONE)
-def get(house: Used) -> Status:
+def get(house: Used, caller: Calling) -> Status:
     """How the zones are."""
-    return Status(site=house.settings.site.name, door=_door(house), vault=_vault(house))
+    return Status(site=house.settings.site.name, door=_door(house, caller), vault=_vault(house))
 
 
-def _door(house: Used) -> DoorStatus | None:
+def _door(house: House, caller: Caller) -> DoorStatus | None:
     try:
-        return door_status(house.door.state())
+        return door_status(house.door.state(), caller)
     except DrempelError:
         return None
 
 
-def _vault(house: Used) -> VaultStatus | None:
+def _vault(house: House) -> VaultStatus | None:
     try:
         state = house.vault.state()
     except DrempelError:

@@ -6,11 +6,12 @@ characters, no line or paragraph separators, no marks of direction that reach be
 
 import enum
 import re
+import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-_FORBIDDEN = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+_FORBIDDEN = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
 _INSIDE = f"[^{_FORBIDDEN}]"
 _EDGE = f"[^\\s{_FORBIDDEN}]"
 _NAME = f"^{_EDGE}({_INSIDE}*{_EDGE})?$"
@@ -20,7 +21,8 @@ _LABEL = f"^{_INSIDE}*$"
 def _name(text: str) -> str:
     if not re.fullmatch(_NAME, text):
         raise ValueError("write a name without control characters, and without white space at its ends")
-    return text
+    # However a keyboard composed an accent, it is one name.
+    return unicodedata.normalize("NFC", text)
 
 
 def _label(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.moment import now
 from appliance.admin.registry.once import KeyReused, Once
+from appliance.admin.registry.people import require_person
 from appliance.admin.registry.slices import Slice, cut
 from appliance.errors import DrempelError
 from appliance.link.messages import (
@@ -20,6 +21,9 @@ class Act(enum.StrEnum):
 
     SIGNED_PAPER = "signed-paper"
     SIGNED_SCREEN = "signed-screen"
+
+
+_NONE = "no consent of this person is on record: record it with `drempel consent give`"
 
 
 class ConsentError(DrempelError, ValueError):
@@ -63,6 +67,7 @@ def give_consent(
                 if (before.person, before.notice_version, before.act) != (person, notice_version, act):
                     raise KeyReused
                 return before, False
+            require_person(db, person)
             db.execute(
                 "INSERT INTO consent (id, person, notice_version, given_at, act) VALUES (?, ?, ?, ?, ?)",
                 (consent.id, person, notice_version, consent.given_at, act.value),
@@ -83,8 +88,21 @@ def current_consent(registry: Registry, person: str) -> Consent:
     with registry.transaction() as db:
         row = db.execute(_SELECT + "WHERE person = ? AND withdrawn_at IS NULL", (person,)).fetchone()
     if row is None:
-        raise ConsentError("no consent of this person is on record: record it with `drempel consent give`")
+        raise ConsentError(_NONE)
     return _consent(row)
+
+
+def require_consent(db: sqlite3.Connection, person: str, consent: bytes) -> None:
+    """Within a transaction: this consent of this person is current, and stays so until it ends.
+
+    Raises:
+        ConsentError: it is not.
+    """
+    row = db.execute(
+        "SELECT 1 FROM consent WHERE id = ? AND person = ? AND withdrawn_at IS NULL", (consent, person)
+    ).fetchone()
+    if row is None:
+        raise ConsentError(_NONE)
 
 
 def list_consents(registry: Registry, person: str, after: int, limit: int) -> Slice[Consent]:

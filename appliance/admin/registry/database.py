@@ -50,19 +50,22 @@ CREATE TABLE account (
     role TEXT NOT NULL,
     created_at TEXT NOT NULL,
     expires_at TEXT NOT NULL,
-    token BLOB NOT NULL UNIQUE CHECK (length(token) = 32)
+    ended_at TEXT,
+    token BLOB UNIQUE CHECK (length(token) = 32)
 ) STRICT;
 -- What a call with an idempotency key made, so that the same call made again makes nothing more. Of the call
--- itself nothing is kept: not the name in it, and not the badge's number. It goes with its person.
+-- itself nothing is kept: not the name in it, and not the badge's number; of the key a hash. When its person
+-- is erased it stays for its day without one, so that a late repetition brings nobody back.
 CREATE TABLE made (
     account INTEGER NOT NULL,
-    key TEXT NOT NULL,
+    key BLOB NOT NULL CHECK (length(key) = 32),
     kind TEXT NOT NULL,
     resource TEXT NOT NULL,
-    person TEXT NOT NULL REFERENCES person (id) ON DELETE CASCADE,
+    person TEXT REFERENCES person (id) ON DELETE SET NULL,
     made_at INTEGER NOT NULL,
     PRIMARY KEY (account, key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX made_when ON made (made_at);
 CREATE INDEX made_for ON made (person);
 CREATE INDEX consent_of ON consent (person);
 CREATE INDEX template_of ON template (person);

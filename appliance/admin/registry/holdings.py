@@ -8,8 +8,10 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from appliance.admin.registry.consent import require_consent
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.once import KeyReused, NotAgain, Once
+from appliance.admin.registry.people import require_person
 from appliance.admin.registry.slices import Slice, cut
 from appliance.link.messages import (
     HANDLE,
@@ -17,9 +19,14 @@ from appliance.link.messages import (
 
 
 def begin_template(registry: Registry, person: str, consent: bytes) -> bytes:
-    """A new random handle for a template that vault is about to make."""
+    """A new random handle for a template that vault is about to make.
+
+    Raises:
+        ConsentError: the consent was withdrawn, or the person erased, a moment ago.
+    """
     handle = secrets.token_bytes(HANDLE)
     with registry.transaction() as db:
+        require_consent(db, person, consent)
         db.execute(
             "INSERT INTO template (handle, person, consent, state) VALUES (?, ?, ?, 'pending')",
             (handle, person, consent),
@@ -149,12 +156,14 @@ def begin_badge(
         The badge, and whether door is still to be given it: False where a call with this `once` did.
 
     Raises:
-        NotAgain: such a call is doing so at this moment, or the badge was removed since.
+        NotAgain: such a call is doing so at this moment, or the badge was removed or its person erased since.
         KeyReused: `once` made something else.
+        UnknownPerson: there is no such person.
     """
     badge = HeldBadge(secrets.token_bytes(HANDLE), person, label)
     with registry.transaction() as db:
         made = once.made(db) if once else None
+        require_person(db, person)
         if made is not None:
             row = db.execute(
                 "SELECT id, person, label, state FROM badge WHERE id = ?", (bytes.fromhex(made),)
@@ -168,13 +177,16 @@ def begin_badge(
             if row is None or row[3] == "removing":
                 # A late repetition must not bring back a badge that somebody took away.
                 raise NotAgain("this badge was removed since: use a new Idempotency-Key to add it again")
-            # Still pending, and made by nobody any more: the call before did not come so far.
-        db.execute(
-            "INSERT INTO badge (id, person, label, state) VALUES (?, ?, ?, 'pending')",
-            (badge.id, person, label),
-        )
-        if once:
-            once.remember(db, badge.id.hex(), person)
+            # Still pending, and made by nobody any more: the call before did not come so far. This one goes
+            # on with its badge, which door may have already.
+            badge = HeldBadge(*row[:3])
+        else:
+            db.execute(
+                "INSERT INTO badge (id, person, label, state) VALUES (?, ?, ?, 'pending')",
+                (badge.id, person, label),
+            )
+            if once:
+                once.remember(db, badge.id.hex(), person)
         registry.in_the_making.add(badge.id)
     return badge, True
 

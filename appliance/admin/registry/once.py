@@ -6,10 +6,12 @@ the second time is compared with the thing itself.
 """
 
 import enum
+import hashlib
 import sqlite3
 import time
 from dataclasses import dataclass
 
+from appliance.admin.registry.database import Registry
 from appliance.errors import DrempelError
 
 KEPT = 24 * 3600
@@ -49,26 +51,39 @@ class Once:
 
         Raises:
             KeyReused: it made something of another kind.
+            NotAgain: whom it was made for was erased since.
         """
         row = db.execute(
-            "SELECT kind, resource FROM made WHERE account = ? AND key = ? AND made_at > ?",
-            (self.account, self.key, _now() - KEPT),
+            "SELECT kind, resource, person FROM made WHERE account = ? AND key = ? AND made_at > ?",
+            (self.account, self._digest, _now() - KEPT),
         ).fetchone()
         if row is None:
             return None
-        kind, resource = row
+        kind, resource, person = row
         if kind != self.kind:
             raise KeyReused
+        if person is None:
+            raise NotAgain("what this call made was erased since: use a new Idempotency-Key to make it again")
         return str(resource)
 
     def remember(self, db: sqlite3.Connection, resource: str, person: str) -> None:
         """Write down what is being made, within the transaction that makes it."""
-        db.execute("DELETE FROM made WHERE made_at <= ?", (_now() - KEPT,))
         db.execute(
             "INSERT OR REPLACE INTO made (account, key, kind, resource, person, made_at) "
             "VALUES (?, ?, ?, ?, ?, ?)",
-            (self.account, self.key, self.kind.value, resource, person, _now()),
+            (self.account, self._digest, self.kind.value, resource, person, _now()),
         )
+
+    @property
+    def _digest(self) -> bytes:
+        """What is written down of the key, which its maker may have made of a name."""
+        return hashlib.sha256(self.key.encode()).digest()
+
+
+def forget_old(registry: Registry) -> None:
+    """Forget the keys whose day is over."""
+    with registry.transaction() as db:
+        db.execute("DELETE FROM made WHERE made_at <= ?", (_now() - KEPT,))
 
 
 def _now() -> int:

@@ -10,6 +10,8 @@ from appliance.admin.registry.once import KeyReused, Once
 from appliance.admin.registry.slices import Slice, cut
 from appliance.errors import DrempelError
 
+_NOBODY = "no person has this id: see `drempel people list`"
+
 
 class UnknownPerson(DrempelError, LookupError):
     """There is no person with this id."""
@@ -112,10 +114,20 @@ def remove_person(registry: Registry, person: str) -> None:
         ) from error
 
 
+def require_person(db: sqlite3.Connection, person: str) -> None:
+    """Within a transaction: the person is there, and stays until it ends.
+
+    Raises:
+        UnknownPerson: there is none with this id.
+    """
+    if db.execute("SELECT 1 FROM person WHERE id = ?", (person,)).fetchone() is None:
+        raise UnknownPerson(_NOBODY)
+
+
 def _find(db: sqlite3.Connection, person: str) -> Person:
     row = db.execute(_SELECT + "WHERE person.id = ?", (person,)).fetchone()
     if row is None:
-        raise UnknownPerson("no person has this id: see `drempel people list`")
+        raise UnknownPerson(_NOBODY)
     return _person(row)
 
 
