@@ -6,8 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.commands.shared import AsJson, Config, Packs, default_packs, ensure_pack, packs_folder, progress
+from appliance.commands.shared import (
+    AsJson,
+    Config,
+    Packs,
+    default_packs,
+    ensure_pack,
+    packs_folder,
+    progress,
+)
 from appliance.errors import ConfigurationError
+from appliance.settings import load
 
 Against = Annotated[
     list[str] | None,
@@ -72,5 +81,24 @@ def bench(
     _show(figures, as_json=as_json)
 
 
+def _idle(seconds: float, packs: Path | None, config: Path | None) -> dict[str, Any]:
+    """The figures of a door at rest: the running one's where settings are given, else a simulated one's."""
+    from appliance.evaluation import idle, machine  # noqa: PLC0415
+
+    if config:
+        figures = idle.watch_running(load(config), seconds, progress)
+    else:
+        folder = packs.absolute() if packs else default_packs()
+        ensure_pack("edge", folder)
+        figures = idle.watch_simulated(folder, seconds, progress)
+    return figures | {"machine": machine.describe()}
+
+
 def _show(figures: dict[str, Any], *, as_json: bool) -> None:
-    print(json.dumps(figures, indent=2))
+    """Print the figures as JSON, or as tables."""
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    from appliance.evaluation.tables import show  # noqa: PLC0415
+
+    show(figures)

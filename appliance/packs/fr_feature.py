@@ -1,8 +1,10 @@
 """`fr_feature`, an ArcFace-style embedder, with each PReLU in a form that runs fast. Build time only.
 
-onnxruntime has no fused PReLU: half of the published network's time goes there. Since
-PReLU(x) = ReLU(x) - a * ReLU(-x), with a slope `a` a channel, two 1x1 depthwise convolutions
-(by -1, then by -a) and ReLU say the same and stay in the layout of the convolutions around them.
+onnxruntime has no fused PReLU: half of the published network's time goes there. With a slope `a` a
+channel, PReLU(x) = a x + ReLU((1 - a) x) as long as no `a` passes 1: two 1x1 depthwise convolutions, into
+which onnxruntime draws the ReLU and the sum, so that the features are passed over twice, in the layout of
+the convolutions around them. The one layer with a steeper channel is written ReLU(x) - a ReLU(-x), which
+holds for every slope and passes over them three times.
 """
 
 import numpy as np
@@ -52,14 +54,19 @@ def convert_fr_feature(original: bytes) -> bytes:
 
 
 def _prelu(graph: Graph, features: str, slope: FloatArray, output: str) -> None:
-    """Add ReLU(x) - a * ReLU(-x) for a slope of shape [channels, 1, 1]."""
+    """Add PReLU for a slope of shape [channels, 1, 1], in the cheaper form that its slopes allow."""
     channels = slope.size
     depthwise = {"kernel_shape": [1, 1], "group": channels}
-    minus_one = graph.constant(np.full((channels, 1, 1, 1), -1))
-    minus_slope = graph.constant(-slope.reshape(channels, 1, 1, 1))
-    negative = graph.one("Relu", graph.one("Conv", features, minus_one, **depthwise))
-    positive = graph.one("Relu", features)
-    graph.named("Add", [graph.one("Conv", negative, minus_slope, **depthwise), positive], output)
+    factor = slope.reshape(channels, 1, 1, 1)
+    if (slope <= 1).all():
+        rest = graph.one("Relu", graph.one("Conv", features, graph.constant(1 - factor), **depthwise))
+        scaled = graph.one("Conv", features, graph.constant(factor), **depthwise)
+    else:
+        minus_one = graph.constant(np.full_like(factor, -1))
+        negative = graph.one("Relu", graph.one("Conv", features, minus_one, **depthwise))
+        rest = graph.one("Relu", features)
+        scaled = graph.one("Conv", negative, graph.constant(-factor), **depthwise)
+    graph.named("Add", [scaled, rest], output)
 
 
 def prove_fr_feature(original: bytes, converted: bytes) -> float:

@@ -87,7 +87,9 @@ def interpreter(peer: Peer, progress: Progress, *, into: Path | None = None) -> 
         if isinstance(error, DrempelError):
             raise
         reason = error.strerror or error
-        raise PeerFailed(f"{folder} cannot be made ({reason}): free some space, or set XDG_CACHE_HOME") from error
+        raise PeerFailed(
+            f"{folder} cannot be made ({reason}): free some space, or set XDG_CACHE_HOME"
+        ) from error
     return python
 
 

@@ -20,10 +20,9 @@ START = 120.0
 """Seconds in which a peer loads its models and looks at its first frame."""
 ANSWER = 60.0
 """Seconds for one frame: hundreds of times what any peer needs."""
-_ONE_THREAD = {
-    name: "1"
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-}
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
 _QUIET = {"ORT_DISABLE_TELEMETRY": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 
@@ -117,8 +116,7 @@ class PeerProcess:
     def _line(self, deadline: Deadline) -> bytes:
         pipe = self._process.stdout
         while b"\n" not in self._said:
-            ready, _, _ = select.select([pipe], [], [], deadline.remaining)
-            if not ready or pipe is None:
+            if pipe is None or not select.select([pipe], [], [], deadline.remaining)[0]:
                 raise self._failed("does not answer")
             part = os.read(pipe.fileno(), 1 << 16)
             if not part:

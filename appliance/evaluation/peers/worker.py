@@ -1,4 +1,4 @@
-"""What runs in a peer's environment: `python -I worker.py PEER FRAMES.npy [PACK]`. Imports nothing of Drempel.
+"""What runs in a peer's environment: `python -I worker.py PEER FRAMES.npy [PACK]`. No code of Drempel's.
 
 Once ready it writes a line of JSON; then it reads the index of a frame a line, does steps 2 to 5 on that
 frame, and writes a line of JSON: wall-clock and processor time in nanoseconds, how many faces it found, and
@@ -9,10 +9,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+
+Attempt = Callable[[Any], tuple[int, float]]
+"""Of one frame: how many faces it found, and the score."""
 
 
 def main() -> None:
@@ -37,8 +41,8 @@ def main() -> None:
         answer(wall_ns=wall_ns, cpu_ns=cpu_ns, faces=faces, score=score)
 
 
-def face_recognition(frames: Any) -> Any:
-    """dlib's HOG detector with its default upsampling, its five landmarks, its ResNet, and a distance.
+def face_recognition(frames: Any) -> Attempt:
+    """The HOG detector of dlib with its default upsampling, its five landmarks, its ResNet, and a distance.
 
     Args:
         frames: (n, height, width, 3) uint8, BGR. The face of the first one is the known one.
@@ -62,7 +66,7 @@ def face_recognition(frames: Any) -> Any:
     return attempt
 
 
-def insightface(frames: Any, pack: str) -> Any:
+def insightface(frames: Any, pack: str) -> Attempt:
     """`FaceAnalysis.get` at 320 x 320, detection and recognition, and a cosine.
 
     Args:
@@ -96,7 +100,7 @@ def insightface(frames: Any, pack: str) -> Any:
     return attempt
 
 
-PEERS = {"face_recognition": face_recognition, "insightface": insightface}
+PEERS: dict[str, Callable[..., Attempt]] = {"face_recognition": face_recognition, "insightface": insightface}
 
 if __name__ == "__main__":
     main()
