@@ -10,7 +10,6 @@ from appliance.commands.shared import (
     AsJson,
     Config,
     Packs,
-    default_packs,
     ensure_pack,
     packs_folder,
     progress,
@@ -41,7 +40,7 @@ def bench(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the door's own code: each step, the whole, its peers, many enrolled, or a door at rest.
+    r"""Measure the door's own code: each step, the whole, its peers, many enrolled, or a door at rest.
 
     Steps 2 to 5 (detection, alignment, embedding, comparison) with one face in a frame of 640 x 480, on one
     thread and one core. With --against the peers do the same frames in turn with ours, round by round; a
@@ -50,9 +49,10 @@ def bench(
     --idle starts a simulated door and watches its four zones; with --config it watches the door that runs
     with these settings, for which it needs to be root.
 
-        drempel bench --against face_recognition --against insightface
-        drempel bench --no-enrolled --rounds 500 --json
-        drempel bench --idle --seconds 60
+    \b
+    drempel bench --against face_recognition --against insightface
+    drempel bench --no-enrolled --rounds 500 --json
+    drempel bench --idle --seconds 60
     """
     if idle:
         if against:
@@ -76,7 +76,14 @@ def bench(
             speed.race(door, frames, peers, packs=folder, rounds=rounds, progress=progress)
         )
         if enrolled:
-            figures |= speed.measure_enrolled(door, frames, progress=progress)
+            figures |= speed.measure_enrolled(
+                door,
+                frames,
+                speed.COUNTS,
+                rounds=speed.ENROLLED_ROUNDS,
+                vault_rounds=speed.VAULT_ROUNDS,
+                progress=progress,
+            )
     figures |= {"rounds": rounds, "frames": len(frames), "core": core, "machine": machine.describe()}
     _show(figures, as_json=as_json)
 
@@ -88,7 +95,7 @@ def _idle(seconds: float, packs: Path | None, config: Path | None) -> dict[str, 
     if config:
         figures = idle.watch_running(load(config), seconds, progress)
     else:
-        folder = packs.absolute() if packs else default_packs()
+        folder = packs_folder(packs, None)
         ensure_pack("edge", folder)
         figures = idle.watch_simulated(folder, seconds, progress)
     return figures | {"machine": machine.describe()}

@@ -79,10 +79,7 @@ def camera_handles(pid: int, replay: Path | None) -> int:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed while we looked
                 target = entry.readlink()
-                if str(target).startswith(_VIDEO) or (
-                    played is not None and (target == played or played in target.parents)
-                ):
-                    count += 1
+                count += str(target).startswith(_VIDEO) or played in {target, *target.parents}
     except (FileNotFoundError, PermissionError) as error:
         raise _unreadable(pid) from error
     return count

@@ -1,6 +1,5 @@
 """Medians and how sure they are, without assuming a distribution: times on a shared machine have none."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -63,11 +62,12 @@ class Interval:
 
 def _rank(n: int) -> int:
     """The largest k for which the k-th smallest of n lies above the median no more often than `ONE_IN`."""
-    below = 0
+    below, ways = 0, 1
     for k in range(n):
-        below += math.comb(n, k)
+        below += ways
         if below * ONE_IN > 2**n:
             return k
+        ways = ways * (n - k) // (k + 1)  # n choose k + 1
     return 0
 
 

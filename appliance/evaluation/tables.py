@@ -8,7 +8,7 @@ from rich.table import Table
 from appliance.evaluation.machine import in_words
 from appliance.process import ZONES
 
-_COUNTED = {True: "yes", False: "no"}
+_YES_OR_NO = {True: "yes", False: "no"}
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -26,16 +26,15 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, min_width=len(title))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     return table
 
 
 def _show_steps(console: Console, figures: dict[str, Any]) -> None:
     table = _table(
-        f"Steps 2 to 5, one face in 640 x 480, one thread, {figures['rounds']} rounds over "
-        f"{figures['frames']} frames",
+        f"Steps 2 to 5, one face in 640 x 480, one thread (n = {figures['rounds']})",
         *("step", "median ms", "5 %", "95 %"),
     )
     for name in (*figures["steps"], "whole"):
@@ -47,27 +46,26 @@ def _show_steps(console: Console, figures: dict[str, Any]) -> None:
 def _show_peers(console: Console, figures: dict[str, Any]) -> None:
     table = _table(
         "Beside the peers, on the same frames in turn",
-        *("peer", "median ms", "5 %", "95 %", "ours is faster", "95 % interval", "share of its time"),
-        *("asked", "reached"),
+        *("peer", "median ms", "5-95 %", "we are faster", "95 % sure", "of its time", "asked"),
     )
     for name, peer in figures["peers"].items():
         spread, ratio = peer["spread"], peer["ratio_interval"]
         table.add_row(
             f"{name} {peer['version']}",
-            *(f"{spread[each]:.1f}" for each in ("median", "p5", "p95")),
+            f"{spread['median']:.1f}",
+            f"{spread['p5']:.0f}-{spread['p95']:.0f}",
             f"{ratio['median']:.2f} x",
             f"{ratio['low']:.2f}-{ratio['high']:.2f}",
-            f"{peer['share_of_its_time']['median']:.3f}",
-            f"{peer['target_ratio']:g} x",
-            _COUNTED[peer["met"]],
+            f"{peer['share_of_its_time']['median']:.2f}",
+            f"{peer['target_ratio']:g} x: {_YES_OR_NO[peer['met']]}",
         )
     console.print(table)
 
 
 def _show_enrolled(console: Console, figures: dict[str, Any]) -> None:
     table = _table(
-        f"An attempt by how many are enrolled, n = {figures['enrolled_ratio']['n']} each, one record read",
-        *("enrolled", "whole ms", "5 %", "95 %", "vault's part ms", "5 %", "95 %"),
+        f"One attempt by how many are enrolled (n = {figures['enrolled_ratio']['n']} each)",
+        *("enrolled", "whole ms", "5 %", "95 %", "vault alone ms", "5 %", "95 %"),
     )
     for count in figures["enrolled"]:
         whole, part = figures["enrolled_spread"][count], figures["vault_part"][count]
@@ -75,14 +73,16 @@ def _show_enrolled(console: Console, figures: dict[str, Any]) -> None:
         cells += [f"{part[each]:.3f}" for each in ("median", "p5", "p95")]
         table.add_row(f"{int(count):,}", *cells)
     console.print(table)
-    for name, key in (("whole", "enrolled_ratio"), ("vault's part alone", "vault_part_ratio")):
+    read = " / ".join(f"{each:g}" for each in figures["records_read_per_attempt"].values())
+    console.print(f"records read by an attempt: {read}")
+    for name, key in (("whole", "enrolled_ratio"), ("vault alone", "vault_part_ratio")):
         ratio = figures[key]
         console.print(
             f"most / fewest, {name}: {ratio['median']:.3f} "
             f"(95 % interval {ratio['low']:.3f}-{ratio['high']:.3f}, n = {ratio['n']})"
         )
     ratio = figures["enrolled_ratio"]
-    console.print(f"flat within {ratio['target']:.0%}: {_COUNTED[ratio['met']]}")
+    console.print(f"flat within {ratio['target']:.0%}: {_YES_OR_NO[ratio['met']]}")
 
 
 def _show_idle(console: Console, figures: dict[str, Any]) -> None:
@@ -95,4 +95,4 @@ def _show_idle(console: Console, figures: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"camera handles: {figures['idle']['camera_handles']}")
     for name, met in figures["met"].items():
-        console.print(f"{name.replace('_', ' ')} as asked: {_COUNTED[met]}")
+        console.print(f"{name.replace('_', ' ')} as asked: {_YES_OR_NO[met]}")

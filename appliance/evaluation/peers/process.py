@@ -20,9 +20,7 @@ START = 120.0
 """Seconds in which a peer loads its models and looks at its first frame."""
 ANSWER = 60.0
 """Seconds for one frame: hundreds of times what any peer needs."""
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _QUIET = {"ORT_DISABLE_TELEMETRY": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 
@@ -50,7 +48,8 @@ class PeerProcess:
         Args:
             name: for messages.
             command: the program and its arguments.
-            start, answer: seconds until it must be ready, and have answered.
+            start: seconds until it must be ready.
+            answer: seconds until it must have answered.
         """
         self.name = name
         self.version = ""
