@@ -1,6 +1,8 @@
 """`drempel bench`: how fast and how heavy a door is, beside its peers."""
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +56,8 @@ def bench(
     drempel bench --no-enrolled --rounds 500 --json
     drempel bench --idle --seconds 60
     """
+    # An end from outside is an end in order: peers and zones stopped, folders removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if idle:
         if against:
             raise ConfigurationError("--idle and --against disturb each other: run one after the other")
