@@ -27,6 +27,8 @@ ALL_CPU = 0.02
 TOTAL_PSS_MIB = 330
 _KIB_PER_MIB = 1024
 _TICK = os.sysconf("SC_CLK_TCK")
+_ACCEPTS = 1 << 16
+"""`__SO_ACCEPTCON`, among the flags in /proc/net/unix: somebody listens on this socket."""
 _VIDEO = ("/dev/video", "/dev/media", "/dev/v4l-subdev")
 
 
@@ -97,7 +99,8 @@ def zones_of(settings: Settings) -> dict[Zone, int]:
     inodes = {}
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         words = line.split(maxsplit=7)
-        if len(words) == 8:
+        # An accepted connection bears the listener's name as well; only the listener has this flag.
+        if len(words) == 8 and int(words[3], 16) & _ACCEPTS:
             inodes[words[7]] = words[6]
     wanted = {inodes.get(str(settings.socket(READY_SOCKETS[zone]))): zone for zone in ZONES}
     found: dict[Zone, int] = {}

@@ -5,7 +5,6 @@ memory, so insightface opens no file here and never goes to a network.
 """
 
 import contextlib
-import ctypes
 import io
 import sys
 from collections.abc import Collection
@@ -21,6 +20,7 @@ from appliance.errors import ConfigurationError
 from appliance.lens.alignment import chip_layout
 from appliance.lens.detection import FaceDetector
 from appliance.lens.embedding import ArcFaceEmbedder, DlibEmbedder, FaceEmbedder
+from appliance.lens.memory import settle
 from appliance.packs.manifest import Embedder, Manifest, check_acknowledged, load_manifest
 from appliance.packs.verify import PackDamaged, how_to_install, read_verified
 
@@ -80,15 +80,12 @@ class LoadedPack:
     liveness: bytes | None
 
     def warm(self) -> None:
-        """Run each network once on nothing, so that the first person does not wait for it."""
+        """Run each network once on nothing, so that the first person does not wait, and settle in memory."""
         width, height = self.detector.input_size
         self.detector.detect(np.zeros((height, width, 3), dtype=np.uint8))
         side = self.embedder.layout.side
         self.embedder.embed(np.full((side, side, 3), 127, dtype=np.uint8))
-        # What reading and optimising the networks took is given back to the system, where the C library can.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        settle()
 
 
 def load_pack(
