@@ -31,6 +31,8 @@ _DLIB_150 = (
     (97.774, 103.934),
 )
 _DLIB_PX = 150
+_LEAST = float(np.finfo(np.float32).eps)
+"""Of a spread (square pixels) or a scale: what is less is none."""
 
 
 class BadLandmarks(DrempelError, ValueError):
@@ -84,21 +86,22 @@ def similarity(landmarks: npt.NDArray[np.floating[Any]], layout: ChipLayout) -> 
     Raises:
         BadLandmarks: the points are not five finite, different ones.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    if points.shape != (5, 2) or not np.isfinite(points).all():
+    if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
         raise BadLandmarks("five finite landmarks are needed, as (5, 2): take the next frame")
-    target = np.array(layout.points, dtype=np.float64)
-    centre, target_centre = points.mean(axis=0), target.mean(axis=0)
-    source = (points - centre) @ [1, 1j]
-    wanted = (target - target_centre) @ [1, 1j]
-    spread = float((source * source.conj()).real.sum())
-    if spread < np.finfo(np.float32).eps:
+    # In plain numbers: for five points a library's calls cost more than the arithmetic.
+    points = [complex(x, y) for x, y in landmarks.tolist()]
+    target = [complex(x, y) for x, y in layout.points]
+    centre, target_centre = sum(points) / 5, sum(target) / 5
+    source = [point - centre for point in points]
+    spread = sum(abs(point) ** 2 for point in source)
+    if spread < _LEAST:
         raise BadLandmarks("the landmarks all lie in one place: take the next frame")
-    turn = complex((source.conj() @ wanted) / spread)
-    if abs(turn) < np.finfo(np.float32).eps:
+    wanted = (point - target_centre for point in target)
+    turn = sum(point.conjugate() * aim for point, aim in zip(source, wanted, strict=True)) / spread
+    if abs(turn) < _LEAST:
         raise BadLandmarks("no turn and scale follow from these landmarks: take the next frame")
-    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
-    return np.column_stack([linear, target_centre - linear @ centre])
+    shift = target_centre - turn * centre
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def align(

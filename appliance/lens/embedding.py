@@ -103,7 +103,7 @@ def _normalised(answer: npt.NDArray[np.float32], dimension: int) -> Embedding:
     flat = np.asarray(answer, dtype=np.float32).reshape(-1)
     if flat.shape != (dimension,):
         raise BadEmbedding(f"the embedder answered {flat.size} values, not {dimension}: install it again")
-    length = float(np.linalg.norm(flat))
+    length = float(np.sqrt(flat @ flat))
     if not np.isfinite(length) or length <= 0:
         raise BadEmbedding("the embedder's answer has no direction: take the next frame")
     flat /= np.float32(length)

@@ -124,12 +124,11 @@ def yaw(landmarks: NDArray[np.float32]) -> float:
     A rough measure of turning the head, positive towards the picture's right. Infinite when the
     eyes are less than a pixel apart.
     """
-    left, right, nose = (np.asarray(point, np.float64) for point in landmarks[:3])
+    left, right, nose = (complex(x, y) for x, y in landmarks[:3].tolist())
     line = right - left
-    distance = float(np.hypot(*line))
-    if not distance >= 1:
+    if not abs(line) >= 1:
         return math.inf
-    return float(np.dot(nose - (left + right) / 2, line) / distance**2)
+    return ((nose - (left + right) / 2) * line.conjugate()).real / abs(line) ** 2
 
 
 def roll(landmarks: NDArray[np.float32]) -> float:

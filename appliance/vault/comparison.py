@@ -65,7 +65,7 @@ def score(template: Vector, probe: Vector, mean: Vector) -> float:
     one = template - mean
     other = probe - mean
     try:
-        lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+        lengths = float(np.sqrt(one @ one)) * float(np.sqrt(other @ other))
         return float(one @ other) / lengths if lengths > 0 else -1.0
     finally:
         one.fill(0)
