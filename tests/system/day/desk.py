@@ -6,6 +6,7 @@ concluded from an answer that did not come.
 
 import base64
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -81,6 +82,8 @@ class Desk:
         """Tokens that have not opened the door yet."""
         self.act = "nothing"
         """What is being done at this moment, for whoever kills."""
+        self.begins = threading.Event()
+        """Set at the beginning of each act."""
         self.begun: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
@@ -129,6 +132,7 @@ class Desk:
         """An act by name; whether it was completed."""
         self.act = name
         self.begun[name] += 1
+        self.begins.set()
         self._world.trace(f"begins: {name}")
         completed = act()
         self._world.trace(f"{'did' if completed else 'did NOT'}: {name}")
@@ -262,7 +266,7 @@ class Desk:
     def _follow(self, window: str) -> str:
         """The state of an enrolment when the press that runs is over: open, done, failed, or unknown."""
         until = time.monotonic() + ATTEMPT_LIMIT
-        time.sleep(0.3)
+        self._world.wait_attempt_begun()
         while True:
             over = not self._world.attempt_runs()
             if over:
@@ -295,6 +299,7 @@ class Desk:
         if at is None:
             return False
         until = at + ATTEMPT_LIMIT
+        self._world.wait_attempt_begun()
         self._world.wait_attempt_over()
         if token is not None and self._ledger.may(token.thing, at, until):
             self.causes.append(Cause(f"press with {token.thing.name}", at, until))

@@ -78,15 +78,6 @@ class Ledger:
         """Whether a thing must have been there all the time between two times."""
         return all(standing is Standing.PRESENT for standing in self._during(thing, since, until))
 
-    def of_kind(self, kind: Kind, *standings: Standing) -> list[Thing]:
-        """The things of a kind whose standing is one of `standings`, the oldest first."""
-        with self._lock:
-            return [
-                thing
-                for thing, account in self._accounts.items()
-                if thing.kind == kind and account[-1][1] in standings
-            ]
-
     def settle(self, kind: Kind, there: Collection[str], at: float) -> Findings:
         """Compare all accounts of a kind with the names that are there, all zones being at rest.
 

@@ -19,6 +19,10 @@ SERVED = 3.0
 """Seconds from a card, or from the return of a door that was dead, to the relay: at most, if busy."""
 HOUSE_BADGE = "house badge"
 """The one badge that is never taken away, so that there is always one that must open."""
+AFTER_KILL = 0.4
+"""Share of the cards that are held up right after a kill."""
+AIMED = 0.6
+"""Share of the kills that come a moment after an act began; of the others, few would hit a short act."""
 PAIR = 0.1
 """Share of the kills that hit two zones at once."""
 
@@ -58,7 +62,11 @@ class Visitors:
     def run(self, stop: threading.Event) -> None:
         """Until it is to stop."""
         while not stop.wait(self._rng.uniform(0.1, 2 * self._pace)):
-            self._one()
+            if self._rng.random() < AFTER_KILL:
+                self._world.struck.clear()
+                self._world.struck.wait(2 * self._pace)
+                stop.wait(self._rng.uniform(0, 0.8))
+            self.one()
 
     def causes(self) -> list[Cause]:
         """The reasons that cards gave the relay to rise."""
@@ -82,12 +90,17 @@ class Visitors:
                 missed.append(card)
         return missed, fell, served
 
-    def _one(self) -> None:
+    def one(self) -> None:
+        """One visitor."""
+        number, badge = self._choose()
+        self.present(number, badge)
+
+    def present(self, number: int, badge: Badge | None = None) -> None:
+        """Hold up the card with this number, which is `badge` where it should open."""
         board, relay = self._world.door.board, self._world.relay
         while board.state(relay):
             time.sleep(0.02)
-        number, badge = self._choose()
-        dead = tuple(zone for zone in ZONES if not self._world.up(zone))
+        dead = tuple(zone for zone in ZONES if self._world.dead(zone))
         began = time.monotonic()
         try:
             at = self._world.door.reader.present(BADGE_BITS, number, timeout=2.0)
@@ -97,9 +110,6 @@ class Visitors:
             if self._world.away(began, time.monotonic()) is None:
                 self.cards.append(Card(began, must=badge is not None, may=False, dead=dead))
             return
-        may = any(
-            self._ledger.may(each.thing, at, at + SERVED) for each in self._all() if each.number == number
-        )
         hopeful = badge is not None and self._ledger.standing(badge.thing) is Standing.PRESENT
         try:
             board.wait_for(relay, 1, SERVED if hopeful else 0.4, since=at)
@@ -107,8 +117,11 @@ class Visitors:
             self._world.trace(f"a card at {at:.3f} did not open, hopeful: {hopeful}")
         now = time.monotonic()
         must = badge is not None and self._ledger.must(badge.thing, at, now)
-        may = may or any(
-            self._ledger.may(each.thing, at, now) for each in self._all() if each.number == number
+        # Until it could last open: a badge that is just being added may make it.
+        may = any(
+            self._ledger.may(each.thing, at, max(now, at + SERVED))
+            for each in self._all()
+            if each.number == number
         )
         self.cards.append(Card(at, must, may, dead))
 
@@ -153,6 +166,11 @@ class Fate:
         made = 0
         # Exponential: kills come in bursts, and leave calms in which things are completed.
         while made < kills and any(self.owed.values()) and not stop.wait(self._gap()):
+            if self._rng.random() < AIMED:
+                self._desk.begins.clear()
+                self._desk.begins.wait(2 * self._pace)
+                # From a millisecond to a second, each size alike.
+                stop.wait(10 ** self._rng.uniform(-3, 0))
             for _ in range(2 if self._rng.random() < PAIR else 1):
                 made += self._one()
 

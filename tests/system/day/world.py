@@ -32,6 +32,8 @@ ATTEMPT_TIME = 3.5
 ANSWER_TIME = 1.5
 ATTEMPT_LIMIT = ATTEMPT_TIME + 2.0
 """Seconds after a press in which a match may still open: the attempt, door's grace, and a busy machine."""
+STARTING = 0.8
+"""Seconds from a kill within which no zone serves again: half a second of waiting, and its start."""
 PICTURE_HEIGHT = 480
 """Pixels: what the camera would make of a photograph anyway, so that thousands of scenes are quick to lay."""
 
@@ -84,6 +86,8 @@ class World:
         self._lock = threading.Lock()
         self.kills: Counter[Zone] = Counter()
         self.kill_times: list[tuple[float, Zone]] = []
+        self.struck = threading.Event()
+        """Set at each kill, for who wants to come right after one."""
         self._trace = threading.Lock()
 
     @contextlib.contextmanager
@@ -154,7 +158,12 @@ class World:
             return
         code = self.state / "token.png"
         code.write_bytes(png(token))
-        self.door.show([Shown(0.0, code, scale=0.6), Shown(0.25, picture)])
+        # Shown again to a camera that was too busy to read it the first time.
+        self.door.show(
+            shown
+            for at in (0.0, 0.9, 1.6)
+            for shown in (Shown(at, code, scale=0.6), Shown(at + 0.3, picture))
+        )
 
     def press(self) -> float | None:
         """Press the button; when, or None where the door is away."""
@@ -167,11 +176,16 @@ class World:
         """Whether door says that an attempt runs."""
         return bool(self.door.board.state(self._busy))
 
-    def wait_attempt_over(self, seconds: float = ATTEMPT_LIMIT) -> None:
+    def wait_attempt_begun(self) -> None:
+        """Until door has taken a press in, if it does at all."""
+        deadline = Deadline(0.4)
+        while not deadline.passed and not self.attempt_runs():
+            time.sleep(0.01)
+
+    def wait_attempt_over(self) -> None:
         """Until no attempt runs and the relay is off; no longer than an attempt may take."""
         board = self.door.board
-        time.sleep(0.1)
-        deadline = Deadline(seconds)
+        deadline = Deadline(ATTEMPT_LIMIT)
         while not deadline.passed and (board.state(self._busy) or board.state(self.relay)):
             time.sleep(0.02)
 
@@ -192,6 +206,7 @@ class World:
                 self._door_killed = pid
             self.kills[zone] += 1
             self.kill_times.append((at, zone))
+            self.struck.set()
             return True
 
     def away(self, since: float, until: float) -> float | None:
@@ -204,6 +219,12 @@ class World:
         """Whether door is dead or starting at this moment."""
         now = time.monotonic()
         return self.away(now, now) is not None
+
+    def dead(self, zone: Zone) -> bool:
+        """Whether a zone is dead, or was killed so lately that it can hardly serve yet."""
+        with self._lock:
+            killed = max((at for at, each in self.kill_times if each == zone), default=0.0)
+        return time.monotonic() - killed < STARTING or not self.up(zone)
 
     def up(self, zone: Zone) -> bool:
         """Whether a zone's process runs."""
