@@ -24,6 +24,8 @@ class DatabaseUnusable(DrempelError, OSError):
 def open_database(path: Path, schema: int, tables: str) -> sqlite3.Connection:
     """Open the database at `path`, or begin it; readable by its user alone.
 
+    What an earlier process deleted stands in no file any more afterwards, even where it was killed over it.
+
     Args:
         path: the file; its folder must exist.
         schema: the version of `tables`, kept as SQLite's `user_version`.
@@ -53,6 +55,8 @@ def open_database(path: Path, schema: int, tables: str) -> sqlite3.Connection:
             raise DatabaseUnusable(
                 f"{path.name} is damaged ({sound}): restore it, or move it away and begin anew"
             )
+        # A process that was killed may have left in the write-ahead log what it had just deleted.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except BaseException as error:
         if connection is not None:
             connection.close()

@@ -37,7 +37,7 @@ from tests.system.openings import Stretch, stretches, too_long, unexplained
 
 PACE = 2.2
 """Seconds between two kills of one world, on average."""
-CARD_PACE = 2.2
+CARD_PACE = 1.8
 """Seconds between two cards, on average."""
 BETWEEN_LOOKS = 25
 """Kills between two times at which all zones rest and everything is compared."""

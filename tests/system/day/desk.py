@@ -22,6 +22,8 @@ MOST_BADGES = 2
 BADGE_BITS = 26
 WINDOW = 20
 """Seconds that an enrolment window is open."""
+PATIENT = 0.8
+"""Share of the enrolments that are not begun while a zone is dead."""
 PRESSES = 3
 """How often a person presses in one enrolment, at most."""
 
@@ -75,6 +77,7 @@ class Desk:
         self._number = 0
         self.people: list[Person] = []
         self.gone: list[Person] = []
+        """Those who are not there any more, or never were: nothing may be written of them."""
         self.badges: list[Badge] = []
         self.tokens: list[Handed] = []
         self.causes: list[Cause] = []
@@ -109,10 +112,10 @@ class Desk:
         offer(10, "add badge", self._add_badge, [p for p in known if len(self._active(p)) < MOST_BADGES])
         offer(5, "remove badge", self._remove_badge, [p for p in known if self._active(p)])
         offer(9, "enrol again", self._enrol, [p for p in consenting if p in enrolled])
-        offer(24, "enrol", self._enrol, [p for p in consenting if p not in enrolled])
-        offer(4, "erase template", self._erase_template, enrolled)
-        offer(4, "withdraw consent", self._withdraw, consenting)
-        offer(3, "erase person", self._remove_person, known if len(known) > 2 else [])
+        offer(30, "enrol", self._enrol, [p for p in consenting if p not in enrolled])
+        offer(3, "erase template", self._erase_template, enrolled)
+        offer(3, "withdraw consent", self._withdraw, consenting)
+        offer(2, "erase person", self._remove_person, known if len(known) > 2 else [])
         tokens = [token for token in self.tokens if self._lives(token)]
         erased = [token for token in self.tokens if self._is(token.thing, Standing.ABSENT)]
         if tokens:
@@ -218,6 +221,9 @@ class Desk:
     # At the door.
 
     def _enrol(self, person: Person) -> bool:
+        if self._rng.random() < PATIENT:
+            # Who sees that the door is out of order waits a little, or hardly anyone would be enrolled.
+            self._world.wait_alive(("door", "lens", "vault"))
         earlier = [(token, self._standing(token)) for token in person.tokens if self._lives(token)]
         for token, _ in earlier:
             # A new template takes the place of the earlier one, at a moment that only admin knows.
@@ -334,6 +340,7 @@ class Desk:
                 ledger.note(person.consent, Standing.PRESENT if given else Standing.ABSENT, now)
             if entry is None and self._is(person.thing, Standing.ABSENT):
                 self.people.remove(person)
+                self.gone.append(person)
         for badge in self.badges:
             if self._is(badge.thing, Standing.EITHER):
                 badge.id = labels.get(badge.thing.name, "")

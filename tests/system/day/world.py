@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -225,6 +225,12 @@ class World:
         with self._lock:
             killed = max((at for at, each in self.kill_times if each == zone), default=0.0)
         return time.monotonic() - killed < STARTING or not self.up(zone)
+
+    def wait_alive(self, zones: Iterable[Zone]) -> None:
+        """Until none of these zones is dead, for three seconds at most."""
+        deadline = Deadline(3.0)
+        while not deadline.passed and any(self.dead(zone) for zone in zones):
+            time.sleep(0.05)
 
     def up(self, zone: Zone) -> bool:
         """Whether a zone's process runs."""
