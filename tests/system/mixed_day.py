@@ -7,6 +7,7 @@ the tests.
 """
 
 import argparse
+import base64
 import contextlib
 import json
 import random
@@ -18,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from appliance.journal import Event, verify
 from appliance.packs.portraits import portraits
 from appliance.process import ZONES, Zone
 from appliance.simulation.board import BoardError
+from appliance.vault.token import Token
 from tests.fixtures_models import installed_edge
 from tests.system.day.desk import Desk, Handed
 from tests.system.day.ledger import Kind, Ledger, Standing
@@ -80,6 +82,25 @@ class Outcome:
         for name in COUNTED:
             getattr(self, name).update(getattr(other, name))
         self.acknowledged += other.acknowledged
+
+    def to_json(self) -> str:
+        """The whole outcome."""
+        return json.dumps({"ok": not self.wrong, **vars(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Outcome":
+        """The outcome that `to_json` gave.
+
+        Raises:
+            ValueError: it is none.
+        """
+        said: dict[str, Any] = json.loads(text)
+        outcome = cls(said["seed"], acknowledged=said["acknowledged"])
+        for name in COUNTED:
+            getattr(outcome, name).update(said[name])
+        for name in TOLD:
+            getattr(outcome, name).extend(said[name])
+        return outcome
 
     def report(self) -> str:
         """What was done, what was killed in the middle of it, and the one line that counts."""
@@ -276,14 +297,15 @@ class Day:
                 verify(path)
             except DrempelError as error:
                 outcome.other.append(f"the journal of {zone}: {error}")
-        name = {"a name": self._name.encode()}
-        outcome.other += world.leaks(name, ("logs", "door", "lens", "vault"))
-        tokens = {}
+        written = ("logs", "door", "lens", "vault", "admin/journal.jsonl")
+        outcome.other += world.leaks({"a name": self._name.encode()}, written)
+        secrets = {}
         for number, token in enumerate(self.desk.tokens):
-            secret = token.token[17:33]
-            tokens[f"the secret of token {number}"] = secret
-            tokens[f"the secret of token {number}, hexadecimal,"] = secret.hex().encode()
-        outcome.other += world.leaks(tokens, ("logs", "door", "lens", "vault", "admin"))
+            secret = bytes(Token.decode(token.token).secret)
+            secrets[f"the secret of token {number}"] = secret
+            secrets[f"the secret of token {number}, hexadecimal,"] = secret.hex().encode()
+            secrets[f"token {number}, base64,"] = base64.b64encode(token.token)
+        outcome.other += world.leaks(secrets, ("logs", "door", "lens", "vault", "admin"))
 
 
 def outlived(opened: list[Stretch], deaths: list[float]) -> list[str]:
@@ -323,24 +345,12 @@ def live_side_by_side(seed: int, kills: int, worlds: int, tell: Tell) -> Outcome
     for number, process in enumerate(processes):
         said, _ = process.communicate()
         try:
-            whole.add(_from_json(said))
+            whole.add(Outcome.from_json(said))
         except ValueError:
             whole.other.append(f"day {seed + number} broke off with {process.returncode}: see above")
     if whole.wrong:
         tell(f"repeat with --seed {seed}")
     return whole
-
-
-def _from_json(text: str) -> Outcome:
-    said: dict[str, Any] = json.loads(text)
-    outcome = Outcome(said["seed"])
-    for name, value in said.items():
-        if name in COUNTED:
-            getattr(outcome, name).update(value)
-        elif name in TOLD:
-            getattr(outcome, name).extend(value)
-    outcome.acknowledged = said["acknowledged"]
-    return outcome
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -371,9 +381,8 @@ def main(arguments: list[str] | None = None) -> int:
         outcome = live(options.seed, options.kills, tell)
     else:
         outcome = live_side_by_side(options.seed, options.kills, options.worlds, tell)
-    ok = not outcome.wrong
-    print(json.dumps({"ok": ok, **asdict(outcome)}) if options.json else outcome.report())
-    return 0 if ok else 1
+    print(outcome.to_json() if options.json else outcome.report())
+    return 1 if outcome.wrong else 0
 
 
 if __name__ == "__main__":

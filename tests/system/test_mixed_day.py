@@ -99,3 +99,9 @@ def test_days_are_taken_together() -> None:
         "4 kills (door 3, lens 1, vault 0, admin 0), 3 acknowledged, 2 lost, 0 wrongly opened, 0 left open, "
         "0 badges refused"
     )
+
+
+def test_an_outcome_comes_back_from_json_as_it_was() -> None:
+    kills: Counter[Zone] = Counter({"door": 2})
+    outcome = Outcome(1, kills=kills, acknowledged=4, lost=["one"], done=Counter({"enrol": 3}))
+    assert Outcome.from_json(outcome.to_json()) == outcome

@@ -169,8 +169,8 @@ class Fate:
             if self._rng.random() < AIMED:
                 self._desk.begins.clear()
                 self._desk.begins.wait(2 * self._pace)
-                # From a millisecond to a second, each size alike.
-                stop.wait(10 ** self._rng.uniform(-3, 0))
+                # From a tenth of a millisecond to a second, each size alike.
+                stop.wait(10 ** self._rng.uniform(-4, 0))
             for _ in range(2 if self._rng.random() < PAIR else 1):
                 made += self._one()
 

@@ -327,15 +327,16 @@ class World:
                 found.append(f"{name}: {verdict}")
         return found
 
-    def leaks(self, words: dict[str, bytes], folders: tuple[str, ...]) -> list[str]:
-        """Which of the named byte strings stand in a file of these folders under `state`."""
+    def leaks(self, words: dict[str, bytes], places: Iterable[str]) -> list[str]:
+        """Which of the named byte strings stand in these files and folders under `state`."""
         found = []
-        for folder in folders:
-            for path in sorted((self.state / folder).rglob("*")):
+        for place in places:
+            top = self.state / place
+            for path in [top] if top.is_file() else sorted(top.rglob("*")):
                 if path.is_file():
                     content = path.read_bytes()
                     found += [
-                        f"{name} in {folder}/{path.name}" for name, word in words.items() if word in content
+                        f"{name} in {place} ({path.name})" for name, word in words.items() if word in content
                     ]
         return found
 
