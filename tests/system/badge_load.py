@@ -42,6 +42,8 @@ ATTEMPT_LIMIT = ATTEMPT_TIME + 2.0
 """Seconds after a press in which a match may still open: the attempt, door's grace, and a busy machine."""
 MISSED = 5.0
 """Seconds after which a card that did not open counts as missed."""
+AGAIN = 3
+"""How often a card is held up to a simulated reader that this machine let stand still."""
 PHASE = {"idle": 0.2, "runs": 0.6, "hangs": 0.6, "crashes": 0.6}
 """Seconds, at most, between the locking of the door and the next card."""
 DISTURBED: tuple[Zone, ...] = ("lens", "vault", "admin")
@@ -53,13 +55,15 @@ class Row:
     """What one condition gave; times in milliseconds from card to relay.
 
     `untimed` counts the cards that opened, as the door says, in the same moment as a face: whose rise the
-    relay's was cannot be told, and so it is no time of a card.
+    relay's was cannot be told, and so it is no time of a card. `starved` counts the times at which this
+    machine let the *simulated* reader stand still, and the card had to be held up again.
     """
 
     condition: Condition
     cards: int = 0
     missed: int = 0
     untimed: int = 0
+    starved: int = 0
     median: float | None = None
     p99: float | None = None
     worst: float | None = None
@@ -129,11 +133,21 @@ class Cards:
 
     def hold_up(self) -> None:
         """One card, from a locked door to a locked door again."""
+        self._row.cards += 1
+        for _ in range(AGAIN):
+            since = time.monotonic()
+            opened = self._once()
+            if opened or not self._house.door.reader.stalled(since, time.monotonic()):
+                break
+            self._row.starved += 1
+        self._row.missed += not opened
+
+    def _once(self) -> bool:
+        """Hold the card up once; whether it opened."""
         board = self._house.door.board
         eventually(lambda: not board.state(self._relay))
         before = self._ask()
         at = self._house.badge()
-        self._row.cards += 1
         self.causes.append(Cause("card", at, at + MISSED))
         try:
             up: float | None = board.wait_for(self._relay, 1, MISSED, since=at).at
@@ -142,11 +156,12 @@ class Cards:
         eventually(lambda: not board.state(self._relay))
         after = self._ask()
         if after.badge_entries != before.badge_entries + 1:
-            self._row.missed += 1
-        elif up is None or after.face_entries != before.face_entries:
+            return False
+        if up is None or after.face_entries != before.face_entries:
             self._row.untimed += 1
         else:
             self.times.append(up - at)
+        return True
 
     def _ask(self) -> DoorState:
         with connect(self._door, {os.geteuid()}, Deadline(5)) as connection:
@@ -246,6 +261,7 @@ def table(rows: list[Row]) -> str:
         about = [f"{sum(row.presses.values())} presses"] if row.presses else []
         about += [f"{zone} {count} times" for zone, count in sorted(row.disturbances.items())]
         about += [f"{row.untimed} together with a face, not timed"] if row.untimed else []
+        about += [f"{row.starved} held up again: the simulated reader stood still"] if row.starved else []
         about += [f"{row.unexplained} RISES WITHOUT A REASON"] if row.unexplained else []
         about += [f"{row.left_open} TIMES LEFT OPEN"] if row.left_open else []
         if about:

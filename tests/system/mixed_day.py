@@ -37,7 +37,7 @@ from tests.system.day.passers import Fate, Tell, Visitors, add_house_badge
 from tests.system.day.world import UNLOCK_TIME, World
 from tests.system.openings import Stretch, stretches, too_long, unexplained
 
-PACE = 2.2
+PACE = 1.9
 """Seconds between two kills of one world, on average."""
 CARD_PACE = 1.8
 """Seconds between two cards, on average."""
@@ -269,6 +269,7 @@ class Day:
         numbers["cards held up"] += len(self.visitors.cards)
         numbers["cards that had to open"] += sum(card.must for card in self.visitors.cards)
         numbers["cards that fell into door's own death"] += fell
+        numbers["cards while the simulated reader stood still"] += self.visitors.starved
         for zone in ZONES:
             numbers[f"cards that opened while {zone} was dead or starting"] += served[zone]
         numbers["rises of the relay"] += len(opened)

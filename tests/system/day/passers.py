@@ -58,6 +58,8 @@ class Visitors:
         self.house: Badge | None = None
         self.cards: list[Card] = []
         self.untaken = 0
+        self.starved = 0
+        """Cards of which nothing can be said, since the simulated reader stood still."""
 
     def run(self, stop: threading.Event) -> None:
         """Until it is to stop."""
@@ -73,8 +75,10 @@ class Visitors:
         return [card.cause(self._world.away(card.at, card.at + SERVED)) for card in self.cards if card.may]
 
     def refused(self, opened: list[Stretch]) -> tuple[list[Card], int, Counter[Zone]]:
-        """Which cards that had to open did not; how many fell into door's own death; how many did open with
-        each zone dead.
+        """What came of the cards that had to open.
+
+        Returns:
+            Those that did not; how many fell into door's own death; how many opened with each zone dead.
         """
         missed, fell = [], 0
         served: Counter[Zone] = Counter()
@@ -117,6 +121,10 @@ class Visitors:
             self._world.trace(f"a card at {at:.3f} did not open, hopeful: {hopeful}")
         now = time.monotonic()
         must = badge is not None and self._ledger.must(badge.thing, at, now)
+        if must and self._world.door.reader.stalled(at - 0.2, now):
+            # Not door's fault, nor its merit: this machine let the simulated reader stand still.
+            self.starved += 1
+            must = False
         # Until it could last open: a badge that is just being added may make it.
         may = any(
             self._ledger.may(each.thing, at, max(now, at + SERVED))
