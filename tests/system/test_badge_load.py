@@ -31,7 +31,7 @@ def test_every_card_opens_whatever_recognition_does(
     for row in rows:
         assert row.cards == cards
         assert row.ok, table([row])
-    assert all(row.presses for row in rows[1:]), "there was load"
+    assert all(row.presses and row.looks for row in rows[1:]), "there was load"
     assert all(row.disturbances for row in rows[2:]), "and trouble"
 
 
