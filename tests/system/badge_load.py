@@ -294,8 +294,8 @@ def main(arguments: list[str] | None = None) -> int:
         description="Hold up cards at random moments while recognition is idle, runs, hangs (lens, vault and "
         "admin are stopped for up to 2.5 s) and crashes (they are killed, and start again), on a simulated "
         "door of real processes. Prints median, 99th percentile and worst time from card to relay for each.",
-        epilog="About 12 minutes for a thousand cards while idle, and 17 in each of the other conditions. Exit "
-        "status 1: a card was missed, the relay rose without a reason, or was left open.",
+        epilog="About 12 minutes for a thousand cards while idle, and 17 in each of the other conditions. "
+        "Exit status 1: a card was missed, the relay rose without a reason, or was left open.",
     )
     parser.add_argument(
         "cards", type=int, nargs="?", default=1000, help="cards in each condition (%(default)s)"
