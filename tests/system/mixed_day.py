@@ -269,6 +269,7 @@ class Day:
         numbers["cards held up"] += len(self.visitors.cards)
         numbers["cards that had to open"] += sum(card.must for card in self.visitors.cards)
         numbers["cards that fell into door's own death"] += fell
+        numbers["cards that no reader took, door being dead"] += self.visitors.untaken
         numbers["cards while the simulated reader stood still"] += self.visitors.starved
         for zone in ZONES:
             numbers[f"cards that opened while {zone} was dead or starting"] += served[zone]

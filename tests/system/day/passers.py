@@ -111,7 +111,10 @@ class Visitors:
         except ReaderError:
             # Nobody calls the reader: the person waits, and tries again.
             self.untaken += 1
-            if self._world.away(began, time.monotonic()) is None:
+            now = time.monotonic()
+            if self._world.door.reader.stalled(began - SERVED, now):
+                self.starved += 1
+            elif self._world.away(began - SERVED, now) is None:
                 self.cards.append(Card(began, must=badge is not None, may=False, dead=dead))
             return
         hopeful = badge is not None and self._ledger.standing(badge.thing) is Standing.PRESENT
