@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from appliance.journal import Event
 from appliance.link.framing import read_message, send_message
@@ -74,6 +74,8 @@ class Row:
     presses: dict[str, int] = field(default_factory=dict)
     looks: int = 0
     """How often the camera was opened and closed, as lens wrote; a kill may have kept it from writing so."""
+    reader_lost: int = 0
+    """How often door found the reader away, which explains a card that took about a second."""
     embedded: int = 0
     """In how many of these looks a face was embedded."""
     disturbances: dict[str, int] = field(default_factory=dict)
@@ -88,7 +90,7 @@ def measure(house: House, condition: Condition, cards: int, seed: int, tell: Cal
     """Hold up `cards` cards under one condition, at a house with one person enrolled."""
     rng = random.Random(f"{seed} {condition}")
     began = time.monotonic()
-    looks = len(_looks(house))
+    looks, losses = len(_looks(house)), _losses(house)
     stop = threading.Event()
     crowd = Crowd(house, random.Random(rng.random()), stop)
     trouble = Trouble(house, condition, random.Random(rng.random()), stop)
@@ -125,15 +127,25 @@ def measure(house: House, condition: Condition, cards: int, seed: int, tell: Cal
     row.left_open = len(too_long(opened, causes, UNLOCK_TIME))
     embedded = _looks(house)[looks:]
     row.looks, row.embedded = len(embedded), sum(count > 0 for count in embedded)
+    row.reader_lost = _losses(house) - losses
     row.presses, row.disturbances = dict(crowd.made), dict(trouble.made)
     return row
 
 
 def _looks(house: House) -> list[int]:
     """How many faces lens embedded in each look, as its journal says."""
-    journal = house.door.settings.zone_state("lens") / "journal.jsonl"
-    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
-    return [line["details"]["embeddings"] for line in lines if line["event"] == Event.CAMERA_CLOSED]
+    closed = [line for line in _journal(house, "lens") if line["event"] == Event.CAMERA_CLOSED]
+    return [line["details"]["embeddings"] for line in closed]
+
+
+def _losses(house: House) -> int:
+    """How often door has lost its reader so far, as its journal says."""
+    return sum(line["event"] == Event.READER_DOWN for line in _journal(house, "door"))
+
+
+def _journal(house: House, zone: Zone) -> list[dict[str, Any]]:
+    path = house.door.settings.zone_state(zone) / "journal.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 class Cards:
@@ -243,7 +255,9 @@ class Trouble:
 
     def run(self) -> None:
         """Until it is to stop; nothing stays stopped."""
-        while not self._stop.wait(self._rng.uniform(0.1, 1.2)):
+        # After a crash recognition needs two seconds to be back, and then some time to be worth crashing.
+        gap = (0.1, 1.2) if self._hangs else (0.2, 5.0)
+        while not self._stop.wait(self._rng.uniform(*gap)):
             zone = self._rng.choice(DISTURBED)
             try:
                 pid = self._house.door.pid(zone)
@@ -279,6 +293,7 @@ def table(rows: list[Row]) -> str:
             about = [f"{sum(row.presses.values())} presses", f"a face embedded in {row.embedded} looks"]
         about += [f"{zone} {count} times" for zone, count in sorted(row.disturbances.items())]
         about += [f"{row.untimed} together with a face, not timed"] if row.untimed else []
+        about += [f"the reader was away {row.reader_lost} times"] if row.reader_lost else []
         about += [f"{row.starved} held up again: the simulated reader stood still"] if row.starved else []
         about += [f"{row.unexplained} RISES WITHOUT A REASON"] if row.unexplained else []
         about += [f"{row.left_open} TIMES LEFT OPEN"] if row.left_open else []
