@@ -363,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
         "while door, lens, vault and admin are each killed with SIGKILL at random moments and start again. "
         "Nothing that was acknowledged may be lost, no door may open that should not or stay open, and "
         "badges are served throughout.",
-        epilog="About 35 minutes for 300 kills of each zone, in two worlds side by side. Exit status 1: "
+        epilog="About half an hour for 300 kills of each zone, in two worlds side by side. Exit status 1: "
         "something was wrong; it is told, and the folder of that day is kept.",
     )
     parser.add_argument("kills", type=int, nargs="?", default=300, help="kills of each zone (%(default)s)")
