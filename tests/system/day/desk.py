@@ -328,7 +328,9 @@ class Desk:
             return
         now = time.monotonic()
         found = {entry["name"]: entry for entry in listed}
-        labels = {entry["label"]: entry["id"] for entry in badges}
+        # One that is being removed may be listed as that.
+        active = [e for e in badges if not e.get("removing") and e.get("state", "active") == "active"]
+        labels = {entry["label"]: entry["id"] for entry in active}
         for person in list(self.people):
             entry = found.get(person.name)
             if entry is not None:
