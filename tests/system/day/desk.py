@@ -329,7 +329,7 @@ class Desk:
         now = time.monotonic()
         found = {entry["name"]: entry for entry in listed}
         # One that is being removed may be listed as that.
-        active = [e for e in badges if not e.get("removing") and e.get("state", "active") == "active"]
+        active = [e for e in badges if e.get("state", "active") == "active"]
         labels = {entry["label"]: entry["id"] for entry in active}
         for person in list(self.people):
             entry = found.get(person.name)
