@@ -27,6 +27,8 @@ def open_database(
 ) -> sqlite3.Connection:
     """Open the database at `path`, or begin it; readable by its user alone.
 
+    What an earlier process deleted stands in no file any more afterwards, even where it was killed over it.
+
     Args:
         path: the file; its folder must exist.
         schema: the version of `tables`, kept as SQLite's `user_version`.
@@ -64,6 +66,8 @@ def open_database(
             raise DatabaseUnusable(
                 f"{path.name} has schema {version}, this Drempel knows {schema}: upgrade Drempel"
             )
+        # A process that was killed may have left in the write-ahead log what it had just deleted.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except BaseException as error:
         if connection is not None:
             connection.close()

@@ -16,8 +16,7 @@ from appliance.packs.verify import PackDamaged, verify_pack
 Picture = npt.NDArray[np.uint8]
 
 
-@pytest.fixture(scope="session")
-def test_models() -> Path:
+def installed_edge() -> Path:
     """The folder of packs, with `edge` in it, verified."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     packs = cache / "drempel" / "test-models"
@@ -26,6 +25,12 @@ def test_models() -> Path:
     except PackDamaged:
         install("edge", into=packs, source_folder=None, progress=print)
     return packs
+
+
+@pytest.fixture(scope="session")
+def test_models() -> Path:
+    """The folder of packs, for tests."""
+    return installed_edge()
 
 
 @pytest.fixture(scope="session")

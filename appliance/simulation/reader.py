@@ -17,6 +17,11 @@ from appliance.errors import DrempelError
 
 REFRESH = 0.01
 """Seconds between two looks at the line on which nothing arrives."""
+STALL = 0.12
+"""Seconds without a look that make a stall: the door gives a reader 200 ms for an answer, and a machine that
+is so busy may need the rest for sending it. A reader of hardware has none."""
+PRIORITY = -15
+"""Niceness of the reader's thread, where this user may set it: a busy machine does not slow hardware down."""
 
 
 class ReaderError(DrempelError, TimeoutError):
@@ -52,6 +57,7 @@ class SimulatedReader:
         capabilities = osdp.PDCapabilities([(osdp.Capability.CardDataFormat, 1, 1)])
         self._panel = osdp.PeripheralDevice(info, capabilities, log_level=osdp.LogLevel.Critical)
         self._using = threading.Lock()
+        self._stalls: list[tuple[float, float]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
@@ -112,6 +118,13 @@ class SimulatedReader:
                 raise ReaderError("nobody took the card: is the door running, with this reader's key?")
             time.sleep(0.01)
 
+    def stalled(self, since: float, until: float) -> bool:
+        """Whether this machine let the reader stand still for long, between two monotonic times.
+
+        The door then finds it away, as it should, and a card may be lost with the answer that came too late.
+        """
+        return any(begin <= until and end >= since for begin, end in list(self._stalls))
+
     def stop(self) -> None:
         """Unplug the reader; a second time does nothing."""
         if self._stopping.is_set():
@@ -124,9 +137,16 @@ class SimulatedReader:
         os.close(self._master)
 
     def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
+        looked = time.monotonic()
         while not self._stopping.is_set():
             with self._using:
                 self._panel.ctx.refresh()
+            now = time.monotonic()
+            if now - looked > STALL:
+                self._stalls.append((looked, now))
+            looked = now
             select.select([self._master], [], [], REFRESH)
 
 

@@ -1,4 +1,5 @@
 import secrets
+import time
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,17 @@ def test_an_unplugged_reader_leaves_nothing_open() -> None:
     reader.stop()
     assert not reader.online
     assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_reader_that_the_machine_let_stand_still_says_so() -> None:
+    reader = SimulatedReader(secrets.token_bytes(16))
+    try:
+        time.sleep(0.1)
+        began = time.monotonic()
+        with reader._using:
+            time.sleep(0.3)
+        time.sleep(0.1)
+        assert reader.stalled(began, began + 0.3)
+        assert not reader.stalled(began - 10, began - 9)
+    finally:
+        reader.stop()

@@ -1,0 +1,95 @@
+"""A zone that is killed while it first starts, and makes its keys and files, starts the next time."""
+
+import random
+import secrets
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from appliance.process import Zone
+from appliance.settings import Settings, load
+from appliance.simulation.board import Board
+from tests.system.house import eventually
+
+ANSWERS: dict[Zone, str] = {"door": "door/admin", "vault": "vault/admin", "admin": "admin/api"}
+MAKING = 0.06
+"""Seconds from a zone's lock on its folder within which it has made all that it keeps."""
+
+CONFIG = """
+[paths]
+state = "{folder}/state"
+runtime = "{folder}/run"
+packs = "{folder}"
+[users]
+door = ""
+lens = ""
+vault = ""
+admin = ""
+[[badge_readers]]
+name = "outside"
+device = "{folder}/tty"
+key_file = "{folder}/key"
+[recognition]
+enabled = true
+controller = "test"
+dpia = "test"
+legal_ground = "consent"
+acknowledge = ["edge"]
+"""
+
+
+def start(zone: Zone, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "appliance.simulation.zone", zone]
+    command += ["--config", str(folder / "drempel.toml"), "--board", str(folder / "board")]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def site(folder: Path) -> Settings:
+    (folder / "key").touch(mode=0o600)
+    (folder / "key").write_text(secrets.token_hex(16))
+    (folder / "drempel.toml").write_text(CONFIG.format(folder=folder))
+    return load(folder / "drempel.toml")
+
+
+def serves(zone: Zone, settings: Settings, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, (settings.paths.state.parent / "log").read_text()
+    return settings.socket(ANSWERS[zone]).exists()
+
+
+@pytest.mark.parametrize("zone", ANSWERS)
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=[pytest.mark.full, pytest.mark.timeout(600)])])
+def test_a_kill_while_keys_and_files_are_made_does_not_keep_a_zone_down(
+    zone: Zone, kills: int, short_folder: Path
+) -> None:
+    rng = random.Random(1)
+    left: Counter[tuple[str, ...]] = Counter()
+    for number in range(kills):
+        folder = short_folder / str(number)
+        folder.mkdir()
+        settings = site(folder)
+        board = Board(folder / "board")
+        own = settings.zone_state(zone)
+        first = start(zone, folder)
+        while not (own / "lock").exists():
+            assert first.poll() is None, (folder / "log").read_text()
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, MAKING))
+        first.kill()
+        first.wait()
+        left[tuple(sorted(path.name for path in own.iterdir()))] += 1
+        settings.socket(ANSWERS[zone]).unlink(missing_ok=True)
+        second = start(zone, folder)
+        try:
+            eventually(lambda: serves(zone, settings, second))  # noqa: B023 - called at once
+        finally:
+            second.kill()
+            second.wait()
+            board.close()
+    print(f"\n{zone}: what the killed ones left behind")
+    for names, count in sorted(left.items()):
+        print(f"  {count} times {', '.join(names)}")
