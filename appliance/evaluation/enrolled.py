@@ -24,14 +24,12 @@ from appliance.vault.protection import seal
 from appliance.vault.store import Record, Store
 from appliance.vault.token import TIER, Token
 
-SAMPLE = 1000
-"""Tokens kept of a vault, drawn at random: claims for the attempts on it."""
 _BATCH = 10_000
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Enrolled:
-    """A vault with `count` records, all with a current lease, and the codes of tokens of some of them."""
+    """A vault with `count` records, all with a current lease, and the codes of their tokens."""
 
     vaulted: Vaulted
     count: int
@@ -55,17 +53,15 @@ def enrolled(count: int, manifest: Manifest, folder: Path, progress: Progress) -
         vaulted = Vaulted(store, epoch_key, Leases(), device_id(root), pack_identity(manifest), dimension)
         wipe(root)
         codes: list[bytes] = []
-        chosen = set(np.random.default_rng().choice(count, min(SAMPLE, count), replace=False).tolist())
         # In the order of the keys, so that no page of the tree is written twice.
         handles = sorted(secrets.token_bytes(HANDLE) for _ in range(count))
         for start in range(0, count, _BATCH):
             if start:
                 progress(f"sealed {start:,} of {count:,} records")
             records = []
-            for number, handle in enumerate(handles[start : start + _BATCH], start):
+            for handle in handles[start : start + _BATCH]:
                 token = Token.create(handle)
-                if number in chosen:
-                    codes.append(bytes(token.encode()))
+                codes.append(bytes(token.encode()))
                 template = _anybody(dimension)
                 sealed = seal(template, token.secret, epoch_key, vaulted.binding(handle))
                 records.append(Record(handle, TIER, vaulted.pack, sealed))

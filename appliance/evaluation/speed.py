@@ -33,6 +33,7 @@ from appliance.link.messages import (
 )
 from appliance.packs.fetch import Progress
 from appliance.packs.published import lay_out_published
+from appliance.packs.verify import verify_pack
 from appliance.settings import Recognition
 from appliance.vault.attempt import Decider
 from appliance.vault.claims import read_token
@@ -54,6 +55,15 @@ TIMES_FASTER = {"face_recognition": 15.0, "insightface": 2.0}
 FLAT = 0.05
 """How far the time with the most enrolled may lie from that with the fewest."""
 _MS = 1e-6
+
+
+def networks(packs: Path) -> dict[str, str]:
+    """The SHA-256 of each network that is measured: conversions change, and with them the figures.
+
+    Raises:
+        PackDamaged: the pack is not what was installed.
+    """
+    return {name: digest for name, digest in verify_pack(packs / PACK).items() if name.endswith(".onnx")}
 
 
 class NotMeasurable(DrempelError, RuntimeError):

@@ -4,7 +4,6 @@ Insightface's own classes decode and preprocess; they are handed sessions that w
 memory, so insightface opens no file here and never goes to a network.
 """
 
-import contextlib
 import io
 import sys
 from collections.abc import Collection
@@ -43,8 +42,7 @@ def _model_classes() -> tuple[Any, Any]:
     finally:
         if absent:
             del sys.modules[_APPLICATIONS]
-            with contextlib.suppress(AttributeError):
-                del sys.modules["insightface"].app
+            vars(sys.modules.get("insightface", ModuleType(""))).pop("app", None)
     return ArcFaceONNX, SCRFD
 
 
