@@ -16,6 +16,7 @@ from appliance.commands.shared import (
     progress,
 )
 from appliance.errors import ConfigurationError
+from appliance.settings import load
 
 Against = Annotated[
     list[str] | None,
