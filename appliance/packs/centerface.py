@@ -126,12 +126,12 @@ def _scrfd_outputs(graph: Graph, index: str, rows: str) -> None:
     after = graph.one("Mul", graph.one("Sub", high, corner), eighth)
     graph.named("Concat", [before, after], "box_8", axis=1)
 
-    one = graph.constant([1], np.int64)
-    five = graph.one("Reshape", points, _shape(graph, -1, 5, 2))
-    five = graph.one("Mul", five, graph.one("Unsqueeze", size, one))
-    from_corner = graph.one("Sub", low, corner)
-    five = graph.one("Mul", graph.one("Add", five, graph.one("Unsqueeze", from_corner, one)), eighth)
-    graph.named("Reshape", [five, _shape(graph, -1, 10)], "points_8")
+    # Both columns five times, by a product with ones and noughts, which is exact: to broadcast them over five
+    # pairs, or to gather them, takes onnxruntime many times as long.
+    five_times = graph.constant(np.tile(np.eye(2), 5))
+    sides_of_five = graph.one("MatMul", graph.one("Mul", size, eighth), five_times)
+    corners_of_five = graph.one("MatMul", before, five_times)
+    graph.named("Sub", [graph.one("Mul", points, sides_of_five), corners_of_five], "points_8")
 
     for stride in (16, 32):
         height_width = graph.one("Div", sides, graph.constant(stride, np.int64))

@@ -126,7 +126,7 @@ def _build(manifest: Manifest, folder: Path, *, source_folder: Path | None, prog
     if manifest.liveness is not None:
         files[manifest.liveness.file] = originals[manifest.liveness.source]
         proofs["liveness"] = "carried as published, not converted"
-    files["manifest.json"] = _insightface_manifest(manifest, files)
+    files["manifest.json"] = insightface_manifest(manifest, files)
     files["MODEL.LICENSE"] = _licence_text(manifest.files, licences)
     files["README.md"] = model_card(manifest, proofs).encode()
     files[SUMS] = sums_text({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}).encode()
@@ -155,7 +155,7 @@ def _converted(conversion: str, original: bytes) -> tuple[bytes, str]:
     return data, f"at most {dlib_resnet.prove_dlib_resnet(data):.1e} from what dlib itself answers"
 
 
-def _insightface_manifest(manifest: Manifest, files: dict[str, bytes]) -> bytes:
+def insightface_manifest(manifest: Manifest, files: dict[str, bytes]) -> bytes:
     """Insightface's package manifest, version 2: its FaceAnalysis then checks hashes and preprocesses so."""
     detector, embedder = manifest.detector, manifest.embedder
     document = {

@@ -5,6 +5,8 @@ A row holds sealed parts and what they are bound to; nothing in it says whose it
 
 import sqlite3
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ class Store:
         """
         self._lock = threading.Lock()
         self.records_read = 0
-        # One connection under one lock; every statement commits for itself.
+        # One connection under one lock; every statement commits for itself, but for those of `add_all`.
         try:
             self._db = open_database(path, SCHEMA, _TABLES)
         except DatabaseUnusable as error:
@@ -90,17 +92,22 @@ class Store:
             HandleTaken: there is one with this handle already.
             StoreError: it could not be stored.
         """
+        self.add_all([record])
+
+    def add_all(self, records: Iterable[Record]) -> None:
+        """Store new records, durably: all of them, or none.
+
+        Raises:
+            HandleTaken: there is one with such a handle already.
+            StoreError: they could not be stored.
+        """
+        rows = (
+            (each.handle, each.version, each.tier, each.pack, each.sealed.half, each.sealed.body)
+            for each in records
+        )
         try:
-            self._write(
-                "INSERT INTO record (handle, version, tier, pack, half, body) VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    record.handle,
-                    record.version,
-                    record.tier,
-                    record.pack,
-                    record.sealed.half,
-                    record.sealed.body,
-                ),
+            self._write_all(
+                "INSERT INTO record (handle, version, tier, pack, half, body) VALUES (?, ?, ?, ?, ?, ?)", rows
             )
         except sqlite3.IntegrityError as error:
             raise HandleTaken("a record with this handle is stored already: choose a new handle") from error
@@ -145,12 +152,30 @@ class Store:
         return row
 
     def _write(self, statement: str, values: tuple[bytes | int, ...]) -> int:
-        with self._lock:
+        with self._lock, _writing():
+            return self._db.execute(statement, values).rowcount
+
+    def _write_all(self, statement: str, rows: Iterable[tuple[bytes | int, ...]]) -> None:
+        # Taken before the lock: whoever makes the rows may need this store, and may fail.
+        ready = list(rows)
+        with self._lock, _writing():
+            self._db.execute("BEGIN IMMEDIATE")
             try:
-                return self._db.execute(statement, values).rowcount
-            except sqlite3.IntegrityError:
+                self._db.executemany(statement, ready)
+                self._db.execute("COMMIT")
+            except BaseException:
+                # A full disk may have ended the transaction already.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            except sqlite3.Error as error:
-                raise StoreError(
-                    f"vault.db cannot be written: {error}; free some space and try again"
-                ) from error
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What SQLite says of a write that failed, as an error of ours."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        raise StoreError(f"vault.db cannot be written: {error}; free some space and try again") from error

@@ -17,6 +17,16 @@ from appliance.lens.models import BadDetectorSize, LoadedPack, PackNotInstalled,
 from appliance.packs.manifest import PackNotAcknowledged, UnknownPack
 from appliance.packs.verify import PackDamaged, read_verified, verify_pack
 
+WITHOUT = """
+import sys
+import appliance.lens.models
+assert not {"scipy", "matplotlib", "albumentations", "insightface.app"} & set(sys.modules)
+import insightface
+assert not hasattr(insightface, "app")
+from insightface.app import FaceAnalysis
+assert FaceAnalysis.get.__module__ == "insightface.app.face_analysis"
+"""
+
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -30,6 +40,12 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", listen)
     return opened
+
+
+def test_lens_carries_two_classes_of_insightface_and_not_its_applications() -> None:
+    """In a process of its own; afterwards the applications are there for whoever wants them."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_pack_that_is_not_installed_says_how(tmp_path: Path) -> None:

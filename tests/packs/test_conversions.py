@@ -41,7 +41,17 @@ def disturbed(model: bytes, amount: float) -> bytes:
     return data
 
 
-def test_prelu_as_two_convolutions_is_prelu() -> None:
+def test_prelu_after_a_scaled_convolution_is_prelu() -> None:
+    slope = np.array([0.25, -0.5, 0.9], dtype=np.float32).reshape(3, 1, 1)
+    graph = Graph("t")
+    _prelu(graph, "x", slope, "y")
+    model = serialise(graph, "t", [float_value("x", [1, 3, 4, 4])], [float_value("y", [1, 3, 4, 4])])
+    x = np.random.default_rng(0).normal(size=(1, 3, 4, 4)).astype(np.float32)
+    (y,) = run(model, {"x": (1 - slope) * x})
+    np.testing.assert_allclose(y, np.where(x > 0, x, slope * x), rtol=3e-6)
+
+
+def test_prelu_with_a_steep_channel_is_prelu_of_the_features_as_they_are() -> None:
     slope = np.array([0.25, -0.5, 1.5], dtype=np.float32).reshape(3, 1, 1)
     graph = Graph("t")
     _prelu(graph, "x", slope, "y")

@@ -61,6 +61,32 @@ def test_a_handle_is_stored_once_and_the_first_one_stays(store: Store) -> None:
     assert store.read(first.handle) == first
 
 
+def test_many_records_are_stored_in_one_transaction_and_read_as_they_were(store: Store) -> None:
+    stored = [record() for _ in range(500)]
+    executed: list[str] = []
+    store._db.set_trace_callback(executed.append)
+    store.add_all(stored)
+    store._db.set_trace_callback(None)
+    assert (executed[0], executed[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
+    assert len(executed) == 502
+    assert store.count() == 500
+    assert all(store.read(each.handle) == each for each in stored)
+
+
+def test_of_many_records_all_are_stored_or_none(store: Store) -> None:
+    first = record()
+    store.add(first)
+    with pytest.raises(HandleTaken):
+        store.add_all([record(), record(first.handle), record()])
+    assert store.count() == 1
+    with pytest.raises((HandleTaken, StoreError)):
+        store.add_all([record(), Record(secrets.token_bytes(16), 2, bytes(32), Sealed(b"half", None))])  # type: ignore[arg-type]
+    assert store.count() == 1
+    store.add_all([])
+    store.add(record())
+    assert store.count() == 2
+
+
 def test_an_erased_record_leaves_no_byte_on_the_disk(store: Store, tmp_path: Path) -> None:
     gone, kept = record(), record()
     store.add(gone)
