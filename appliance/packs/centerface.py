@@ -74,7 +74,7 @@ def _crop(graph: Graph) -> None:
 
     Only the deepest of its maps has a stride of 32. For 144 rows it has five (4.5, rounded up by the
     padding), which become ten where the map of stride 16 that they are added to has nine: the tenth is cut
-    off. So a frame of 4:3 fills an input of 192x144 and leaves no empty rows, as it does in 192x160.
+    off. So a frame of 4:3 fills an input of 192x144, where it leaves 16 of 160 rows empty in 192x160.
     """
     (merge,) = (node for node in graph.nodes if node.output[0] == _DEEPEST)
     deeper, across = merge.input
