@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from appliance.errors import ConfigurationError
 from appliance.lens.alignment import chip_layout
@@ -50,7 +51,7 @@ ArcFaceONNX, SCRFD = _model_classes()
 _PROVIDERS = ["CPUExecutionProvider"]
 _THREADS = 1  # one face at a time; the other cores are for badges
 _STRIDE_PX = 8  # of the detector's answers
-_SIDE_STEP_PX = 32  # the detector halves its input five times
+_SIDE_STEP_PX = 16  # see `_crop` in `packs/centerface.py`
 
 
 class PackNotInstalled(ConfigurationError, FileNotFoundError):
@@ -103,7 +104,7 @@ def load_pack(
         packs: the folder of all packs.
         name: of the pack.
         acknowledged: names of packs whose conditions the settings accept.
-        detector_size: width and height of the detector's input, pixels, multiples of 32; None for the
+        detector_size: width and height of the detector's input, pixels, multiples of 16; None for the
             manifest's.
 
     Returns:
@@ -113,8 +114,9 @@ def load_pack(
         UnknownPack, ManifestInvalid: there is no such manifest, or it is wrong.
         PackNotAcknowledged: the settings do not accept this pack's conditions.
         PackNotInstalled: it is not on disk.
-        PackDamaged: a file is not what was installed; the message names it.
-        BadDetectorSize: the detector's size is not a multiple of 32.
+        PackDamaged: a file is not what was installed, or was installed by an earlier version that wrote
+            it in a form which does not do any more; the message names it.
+        BadDetectorSize: the detector's size is not a multiple of 16.
     """
     manifest = load_manifest(name)
     check_acknowledged(manifest, acknowledged)
@@ -131,7 +133,7 @@ def load_pack(
     _, contents = read_verified(folder, wanted)
     return LoadedPack(
         manifest=manifest,
-        detector=_detector(manifest, contents[manifest.detector.file], size),
+        detector=_detector(manifest, contents[manifest.detector.file], size, folder),
         embedder=_embedder(manifest.embedder, contents[manifest.embedder.file], folder),
         liveness=contents[manifest.liveness.file] if manifest.liveness is not None else None,
     )
@@ -154,9 +156,16 @@ def open_session(model: bytes, **fixed: int) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=_PROVIDERS)
 
 
-def _detector(manifest: Manifest, model: bytes, size: tuple[int, int]) -> FaceDetector:
+def _detector(manifest: Manifest, model: bytes, size: tuple[int, int], folder: Path) -> FaceDetector:
     """With both sides fixed, onnxruntime folds all that depends on them into constants."""
-    session = open_session(model, width=size[0], height=size[1])
+    try:
+        session = open_session(model, width=size[0], height=size[1])
+    except Fail as error:
+        # Packs of before the detector took multiples of 16 say so here: their maps do not fit together.
+        raise PackDamaged(
+            f"{folder.name}/{manifest.detector.file} does not take {size[0]}x{size[1]}: "
+            f"{how_to_install(folder)}"
+        ) from error
     described = manifest.detector
     scrfd = SCRFD(session=session)
     scrfd.input_mean = described.mean

@@ -22,6 +22,8 @@ from appliance.packs.onnx_graph import ConversionError, FloatArray, Graph, float
 
 INPUT = "input.1"
 _HEAT, _SIZE, _OFFSET, _LANDMARKS = "537", "538", "539", "540"
+_DEEPEST = "518"
+"""Where the map of stride 32, made larger, is added to that of stride 16."""
 _STRIDE = 4
 _CELL = 2 * _STRIDE
 _ANCHORS = 2
@@ -39,7 +41,7 @@ def convert_centerface(original: bytes) -> bytes:
         original: `centerface.onnx` as published (fixed [10, 3, 32, 32]).
 
     Returns:
-        A model with input [1, 3, height, width] (RGB, 0-255, both sides multiples of 32) and
+        A model with input [1, 3, height, width] (RGB, 0-255, both sides multiples of 16) and
         SCRFD's nine outputs.
 
     Raises:
@@ -58,12 +60,32 @@ def convert_centerface(original: bytes) -> bytes:
     used = {name for node in graph.nodes for name in node.input}
     graph.initializers.extend(tensor for tensor in source.initializer if tensor.name in used)
 
+    _crop(graph)
     _scrfd_outputs(graph, *_two_best_of_four(graph, _merged_head(graph, heads, weights)))
     outputs = starmap(
         float_value,
         [(f"{kind}_{stride}", [f"n{stride}", width]) for kind, width in _OUTPUTS for stride in (8, 16, 32)],
     )
     return serialise(graph, "centerface", [float_value(INPUT, [1, 3, "height", "width"])], list(outputs))
+
+
+def _crop(graph: Graph) -> None:
+    """Let the network take sides that are multiples of 16 and not of 32.
+
+    Only the deepest of its maps has a stride of 32. For 144 rows it has five (4.5, rounded up by the
+    padding), which become ten where the map of stride 16 that they are added to has nine: the tenth is cut
+    off. So a frame of 4:3 fills an input of 192x144, where it leaves 16 of 160 rows empty in 192x160.
+    """
+    (merge,) = (node for node in graph.nodes if node.output[0] == _DEEPEST)
+    deeper, across = merge.input
+    sides = graph.one("Slice", graph.one("Shape", across), *_range(graph, 2, 4))
+    cut = graph.one("Slice", deeper, _shape(graph, 0, 0), sides, _shape(graph, 2, 3))
+    merge.input[0] = cut
+    # In the order of their use, as ONNX wants it.
+    made = graph.nodes[-3:]
+    del graph.nodes[-3:]
+    at = graph.nodes.index(merge)
+    graph.nodes[at:at] = made
 
 
 _OUTPUTS = (("score", 1), ("box", 4), ("points", 10))

@@ -87,7 +87,7 @@ class Detector(_Part):
 
     Attributes:
         source: the `id` of its file; `conversion` is how that becomes `file` in the pack.
-        input_size: width and height of the network's input, pixels, multiples of 32.
+        input_size: width and height of the network's input, pixels, multiples of 16.
         mean, std: the input is (RGB - mean) / std.
         score: least score of a face, 0-1.
         overlap: boxes that overlap by more (intersection over union) are one face.
@@ -190,8 +190,8 @@ class Manifest(_Part):
             raise ValueError("training data not stated, or use excluded: needs_acknowledgement must be true")
         if self.needs_acknowledgement and self.acknowledgement is None:
             raise ValueError("needs_acknowledgement without `acknowledgement`, the sentence to accept")
-        if any(side % 32 for side in self.detector.input_size):
-            raise ValueError("detector.input_size must be multiples of 32")
+        if any(side % 16 for side in self.detector.input_size):
+            raise ValueError("detector.input_size must be multiples of 16")
         if self.calibration is not None and len(self.calibration.mean) != self.embedder.dimension:
             raise ValueError("calibration.mean must be as long as an embedding")
         return self

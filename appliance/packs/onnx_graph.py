@@ -17,6 +17,8 @@ from appliance.errors import DrempelError
 
 IR_VERSION = 8  # what onnxruntime 1.22 and every later one reads
 OPSET = 13  # the first with all the operators used here as tensors, not attributes
+ONNXRUNTIME = "com.microsoft"
+"""The domain of onnxruntime's own operators, in version 1 since its first release."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -72,7 +74,7 @@ def serialise(graph: Graph, name: str, inputs: Sequence[object], outputs: Sequen
         proto,
         producer_name="drempel",
         ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ONNXRUNTIME, 1)],
     )
     onnx.checker.check_model(model, full_check=False)
     data: bytes = model.SerializeToString(deterministic=True)
