@@ -61,7 +61,7 @@ def models_verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every byte of the installed packs against their hashes."""
-    from appliance.packs.install import installed  # noqa: PLC0415
+    from appliance.packs.install import installed, is_current  # noqa: PLC0415
     from appliance.packs.verify import PackDamaged, verify_pack  # noqa: PLC0415
 
     folder = packs_folder(packs, config)
@@ -73,9 +73,10 @@ def models_verify(
     rows: list[dict[str, Any]] = []
     for each in names:
         try:
-            rows.append(
-                {"name": each, "ok": True, "found": f"{len(verify_pack(folder / each))} files are intact"}
-            )
+            found = f"{len(verify_pack(folder / each))} files are intact"
+            if not is_current(folder / each):
+                found += f", made by an older Drempel: run `drempel models install {each}`"
+            rows.append({"name": each, "ok": True, "found": found})
         except PackDamaged as damage:
             rows.append({"name": each, "ok": False, "found": str(damage)})
     show_table(rows, as_json=as_json)

@@ -127,15 +127,11 @@ def show_table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def ensure_pack(name: str, folder: Path) -> None:
-    """Install a pack unless it is there and intact.
+    """Install a pack, with progress, unless it is there, intact, and of this version's making.
 
     Raises:
         DrempelError: it cannot be had; see `appliance.packs.install`.
     """
-    from appliance.packs.install import install  # noqa: PLC0415
-    from appliance.packs.verify import PackDamaged, verify_pack  # noqa: PLC0415
+    from appliance.packs.install import ensure  # noqa: PLC0415
 
-    try:
-        verify_pack(folder / name)
-    except PackDamaged:
-        install(name, into=folder, source_folder=None, progress=progress)
+    ensure(name, into=folder, progress=progress)

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.lens.alignment import align
+from appliance.lens.camera.replay import SURROUND
 from appliance.lens.detection import DetectedFace
 from appliance.lens.models import LoadedPack, load_pack
 from appliance.packs.manifest import load_manifest
@@ -80,6 +81,7 @@ def embed_dataset(folder: Path, pack: LoadedPack) -> Dataset:
             if frame is None:
                 continue
             images += 1
+            frame = as_camera(frame)
             faces = pack.detector.detect(frame)
             if not faces:
                 continue
@@ -91,6 +93,25 @@ def embed_dataset(folder: Path, pack: LoadedPack) -> Dataset:
     if not vectors:
         sys.exit(f"{folder} holds no photograph with a face: give a folder with one folder a person")
     return Dataset(folder.name, people, np.array(vectors), np.array(owner), images, images - len(vectors))
+
+
+def as_camera(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A photograph within a frame of the camera's proportions, 4:3, as `lens.camera.replay` shows it.
+
+    The detector's input is made for these: another shape would be shrunk more than a frame at the door is.
+    """
+    height, width = picture.shape[:2]
+    across, down = max(0, -(-4 * height // 3) - width), max(0, -(-3 * width // 4) - height)
+    framed: npt.NDArray[np.uint8] = cv2.copyMakeBorder(
+        picture,
+        down // 2,
+        down - down // 2,
+        across // 2,
+        across - across // 2,
+        cv2.BORDER_CONSTANT,
+        value=(SURROUND,) * 3,
+    )
+    return framed
 
 
 def _subject(faces: list[DetectedFace], frame: npt.NDArray[np.uint8]) -> DetectedFace:

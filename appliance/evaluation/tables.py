@@ -60,6 +60,12 @@ def _show_peers(console: Console, figures: dict[str, Any]) -> None:
             f"{peer['target_ratio']:g} x: {_YES_OR_NO[peer['met']]}",
         )
     console.print(table)
+    for name, peer in figures["peers"].items():
+        cold = peer["ratio_of_first_times"]
+        console.print(
+            f"{name}, the first of two in a row, with the caches emptied by another: "
+            f"{cold['median']:.2f} x (95 % interval {cold['low']:.2f}-{cold['high']:.2f})"
+        )
 
 
 def _show_enrolled(console: Console, figures: dict[str, Any]) -> None:

