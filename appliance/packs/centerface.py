@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from appliance.packs.onnx_graph import ConversionError, FloatArray, Graph, float_value, run, serialise
 
@@ -57,6 +57,7 @@ def convert_centerface(original: bytes) -> bytes:
 
     graph = Graph("scrfd")
     graph.nodes.extend(node for node in source.node if node.output[0] not in {_SIZE, _OFFSET, _LANDMARKS})
+    _fold_pointwise(graph, weights)
     used = {name for node in graph.nodes for name in node.input}
     graph.initializers.extend(tensor for tensor in source.initializer if tensor.name in used)
 
@@ -89,6 +90,45 @@ def _crop(graph: Graph) -> None:
 
 
 _OUTPUTS = (("score", 1), ("box", 4), ("points", 10))
+
+
+def _fold_pointwise(graph: Graph, weights: dict[str, FloatArray]) -> None:
+    """Make one convolution of the two 1x1 ones at the end of the backbone, 960 -> 320 -> 24 channels.
+
+    Nothing stands between them and nothing else reads the 320 channels, so their product is the same in a
+    twelfth of the multiplications: 0.7 instead of 9.4 million of the network's 185.
+    """
+    readers: dict[str, list[Any]] = {}
+    for node in graph.nodes:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for first in list(graph.nodes):
+        following = readers.get(first.output[0], [])
+        if len(following) != 1 or not _pointwise(first, weights) or not _pointwise(following[0], weights):
+            continue
+        (second,) = following
+        inner, outer = (weights[node.input[1]][:, :, 0, 0].astype(np.float64) for node in (first, second))
+        if outer.shape[0] * inner.shape[1] >= inner.size + outer.size:
+            continue  # a bottleneck: narrower between than the product
+        inner_bias, outer_bias = (weights[node.input[2]].astype(np.float64) for node in (first, second))
+        inputs = [
+            first.input[0],
+            graph.constant((outer @ inner)[:, :, None, None]),
+            graph.constant(outer @ inner_bias + outer_bias),
+        ]
+        place = graph.nodes.index(second)
+        graph.nodes[place] = helper.make_node("Conv", inputs, list(second.output), kernel_shape=[1, 1])
+        graph.nodes.remove(first)
+
+
+def _pointwise(node: Any, weights: dict[str, FloatArray]) -> bool:
+    """Whether it is a 1x1 convolution of all channels, with a bias."""
+    return (
+        node.op_type == "Conv"
+        and len(node.input) == len(("features", "kernel", "bias"))
+        and weights[node.input[1]].shape[1] > 1
+        and weights[node.input[1]].shape[2:] == (1, 1)
+    )
 
 
 def _merged_head(graph: Graph, heads: dict[str, Any], weights: dict[str, FloatArray]) -> str:

@@ -92,6 +92,15 @@ def test_the_embedder_answers_as_published(fr_feature: bytes) -> None:
 
 
 @pytest.mark.models
+def test_the_last_pointwise_convolutions_of_the_backbone_are_one(centerface: bytes) -> None:
+    before = onnx.load_model_from_string(centerface).graph.initializer
+    after = onnx.load_model_from_string(convert_centerface(centerface)).graph.initializer
+    assert any(list(each.dims) == [320, 960, 1, 1] for each in before)
+    assert not any(320 in each.dims for each in after)
+    assert any(list(each.dims) == [24, 960, 1, 1] for each in after)
+
+
+@pytest.mark.models
 def test_a_conversion_that_is_off_is_refused(centerface: bytes, fr_feature: bytes) -> None:
     with pytest.raises(ConversionError, match="detector"):
         prove_centerface(centerface, disturbed(convert_centerface(centerface), 0.01))
