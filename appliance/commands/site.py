@@ -89,7 +89,7 @@ def accounts_add(
 
 @accounts_app.command("list")
 def accounts_list(config: Config = None, as_json: AsJson = False) -> None:
-    """All accounts that count; tokens are not kept."""
+    """All accounts, also those that ended: the journal knows them by number. Tokens are not kept."""
     show_table(list(api_client(config).pages("/accounts")), as_json=as_json)
 
 
