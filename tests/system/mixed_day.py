@@ -35,7 +35,7 @@ from tests.system.day.desk import Desk, Handed
 from tests.system.day.ledger import Kind, Ledger, Standing
 from tests.system.day.passers import Fate, Tell, Visitors, add_house_badge
 from tests.system.day.world import UNLOCK_TIME, World
-from tests.system.openings import Stretch, stretches, too_long, unexplained
+from tests.system.openings import Stretch, stretches, too_long, unexplained, unspent
 
 PACE = 1.9
 """Seconds between two kills of one world, on average."""
@@ -263,6 +263,8 @@ class Day:
         ]
         deaths = [at for at, zone in world.kill_times if zone == "door"]
         outcome.left_open += outlived(opened, deaths)
+        outcome.left_open += self.visitors.left_open
+        outcome.numbers["causes that opened nothing"] += len(unspent(opened, causes))
         missed, fell, served = self.visitors.refused(opened)
         outcome.refused += [f"a valid card at {card.at:.3f} did not open" for card in missed]
         numbers = outcome.numbers

@@ -215,6 +215,17 @@ class World:
             ends = [back for gone, back in self._away if gone <= until and back >= since]
         return max(ends, default=None)
 
+    def door_entries(self) -> tuple[int, int] | None:
+        """Door's process, and how many badges it says it has opened for; None where it does not say."""
+        try:
+            pid = self.door.pid("door")
+            with connect(self.settings.socket("door/admin"), {os.geteuid()}, Deadline(1)) as connection:
+                send_message(connection, AskDoor(), Deadline(1))
+                state = read_message(connection, DOOR_TO_ADMIN, Deadline(1))
+        except (SimulationError, LinkError):
+            return None
+        return (pid, state.badge_entries) if isinstance(state, DoorState) else None
+
     def door_is_away(self) -> bool:
         """Whether door is dead or starting at this moment."""
         now = time.monotonic()
