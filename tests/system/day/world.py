@@ -176,6 +176,10 @@ class World:
         """Whether door says that an attempt runs."""
         return bool(self.door.board.state(self._busy))
 
+    def attempt_began(self, since: float) -> bool:
+        """Whether door has said since then that an attempt runs."""
+        return any(change.state for change in self.door.board.history(self._busy, since=since))
+
     def wait_attempt_begun(self) -> None:
         """Until door has taken a press in, if it does at all."""
         deadline = Deadline(0.4)
