@@ -53,7 +53,7 @@ RELEASE = 0.5
 SLOWEST = 60.0
 """Seconds, for each kill of each zone, after which a day hangs: it takes about twelve."""
 
-TOLD = ("lost", "wrongly_opened", "left_open", "refused", "other")
+TOLD = ("lost", "wrongly_opened", "left_open", "refused", "revived", "other")
 COUNTED = ("kills", "numbers", "begun", "done", "hit")
 
 
@@ -68,6 +68,8 @@ class Outcome:
     wrongly_opened: list[str] = field(default_factory=list)
     left_open: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    revived: list[str] = field(default_factory=list)
+    """Acknowledged as erased, and there."""
     other: list[str] = field(default_factory=list)
     """What else was wrong: files that disagree, a journal that does not verify, a name in a log."""
     numbers: Counter[str] = field(default_factory=Counter)
@@ -78,7 +80,7 @@ class Outcome:
     @property
     def wrong(self) -> list[str]:
         """Everything that was wrong."""
-        return [*self.lost, *self.wrongly_opened, *self.left_open, *self.refused, *self.other]
+        return [*self.lost, *self.wrongly_opened, *self.left_open, *self.refused, *self.revived, *self.other]
 
     def add(self, other: "Outcome") -> None:
         """Take in what came of another day."""
@@ -213,7 +215,7 @@ class Day:
         for kind, there in observed:
             findings = ledger.settle(kind, there, now)
             outcome.lost += findings.lost
-            outcome.other += findings.revived
+            outcome.revived += findings.revived
         if held.vault != held.templates:
             outcome.other.append(
                 f"{len(held.vault - held.templates)} records of vault have no owner, "
