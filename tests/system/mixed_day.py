@@ -9,6 +9,7 @@ the tests.
 import argparse
 import base64
 import contextlib
+import datetime as dt
 import json
 import random
 import shutil
@@ -26,6 +27,7 @@ from typing import Any
 from appliance.door.controller import Reason
 from appliance.errors import DrempelError
 from appliance.journal import Event, verify
+from appliance.link.sockets import Deadline
 from appliance.packs.portraits import portraits
 from appliance.process import ZONES, Zone
 from appliance.simulation.board import BoardError
@@ -35,7 +37,7 @@ from tests.system.day.desk import Desk, Handed
 from tests.system.day.ledger import Kind, Ledger, Standing
 from tests.system.day.passers import Fate, Tell, Visitors, add_house_badge
 from tests.system.day.world import UNLOCK_TIME, World
-from tests.system.openings import Stretch, stretches, too_long, unexplained
+from tests.system.openings import Cause, Stretch, stretches, too_long, unexplained, unspent
 
 PACE = 1.9
 """Seconds between two kills of one world, on average."""
@@ -48,7 +50,10 @@ TRIES = 4
 RELEASE = 0.5
 """Seconds after the death of door in which the relay must be off, on a busy machine."""
 
-TOLD = ("lost", "wrongly_opened", "left_open", "refused", "other")
+SLOWEST = 60.0
+"""Seconds, for each kill of each zone, after which a day hangs: it takes about twelve."""
+
+TOLD = ("lost", "wrongly_opened", "left_open", "refused", "revived", "other")
 COUNTED = ("kills", "numbers", "begun", "done", "hit")
 
 
@@ -63,6 +68,8 @@ class Outcome:
     wrongly_opened: list[str] = field(default_factory=list)
     left_open: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    revived: list[str] = field(default_factory=list)
+    """Acknowledged as erased, and there."""
     other: list[str] = field(default_factory=list)
     """What else was wrong: files that disagree, a journal that does not verify, a name in a log."""
     numbers: Counter[str] = field(default_factory=Counter)
@@ -73,7 +80,7 @@ class Outcome:
     @property
     def wrong(self) -> list[str]:
         """Everything that was wrong."""
-        return [*self.lost, *self.wrongly_opened, *self.left_open, *self.refused, *self.other]
+        return [*self.lost, *self.wrongly_opened, *self.left_open, *self.refused, *self.revived, *self.other]
 
     def add(self, other: "Outcome") -> None:
         """Take in what came of another day."""
@@ -208,7 +215,7 @@ class Day:
         for kind, there in observed:
             findings = ledger.settle(kind, there, now)
             outcome.lost += findings.lost
-            outcome.other += findings.revived
+            outcome.revived += findings.revived
         if held.vault != held.templates:
             outcome.other.append(
                 f"{len(held.vault - held.templates)} records of vault have no owner, "
@@ -263,6 +270,8 @@ class Day:
         ]
         deaths = [at for at, zone in world.kill_times if zone == "door"]
         outcome.left_open += outlived(opened, deaths)
+        outcome.left_open += self.visitors.left_open
+        outcome.numbers["causes that opened nothing"] += len(unspent(opened, causes))
         missed, fell, served = self.visitors.refused(opened)
         outcome.refused += [f"a valid card at {card.at:.3f} did not open" for card in missed]
         numbers = outcome.numbers
@@ -277,10 +286,24 @@ class Day:
         numbers["kills of door with the relay high"] += sum(
             any(stretch.up <= death <= stretch.down for stretch in opened) for death in deaths
         )
+        outcome.wrongly_opened += self._merged(opened, causes)
         faces = self._faces_that_opened()
         numbers["faces that opened, by door's journal"] += faces
         if faces > len(self.desk.causes):
             outcome.wrongly_opened.append(f"{faces} faces opened, and {len(self.desk.causes)} might have")
+
+    def _merged(self, opened: list[Stretch], causes: list[Cause]) -> list[str]:
+        """Where door wrote, in one of its lives, that it unlocked more often than acts can explain."""
+        text = self._world.journals()["door"].read_text(encoding="utf-8")
+        offset = time.time() - time.monotonic()
+        lives: list[tuple[float, int]] = []
+        for line in map(json.loads, text.splitlines()):
+            if line["event"] == Event.STARTED:
+                began = dt.datetime.fromisoformat(line["time"]).timestamp() - offset
+                lives.append((began, 0))
+            elif line["event"] == Event.UNLOCKED and lives:
+                lives[-1] = (lives[-1][0], lives[-1][1] + 1)
+        return merged(lives, opened, causes)
 
     def _faces_that_opened(self) -> int:
         """How often door wrote that it opened for a face; a kill may have kept it from writing so."""
@@ -308,6 +331,22 @@ class Day:
             secrets[f"the secret of token {number}, hexadecimal,"] = secret.hex().encode()
             secrets[f"token {number}, base64,"] = base64.b64encode(token.token)
         outcome.other += world.leaks(secrets, ("logs", "door", "lens", "vault", "admin"))
+
+
+def merged(lives: list[tuple[float, int]], opened: list[Stretch], causes: list[Cause]) -> list[str]:
+    """Where door unlocked more often than rises and other causes explain; a life is its begin, and unlocks.
+
+    A begin is known to the second only: a rise within it is counted for both lives.
+    """
+    spare = unspent(opened, causes)
+    found = []
+    for (began, unlocks), (ended, _) in zip(lives, [*lives[1:], (float("inf"), 0)], strict=True):
+        own = [stretch for stretch in opened if began - 0.1 <= stretch.up <= ended + 1.1]
+        over = unlocks - len(own)
+        over -= sum(any(c.at <= each.down and each.up <= c.until for each in own) for c in spare)
+        if over > 0:
+            found.append(f"door that started about {began:.0f} unlocked {over} times more than acts explain")
+    return found
 
 
 def outlived(opened: list[Stretch], deaths: list[float]) -> list[str]:
@@ -344,12 +383,21 @@ def live_side_by_side(seed: int, kills: int, worlds: int, tell: Tell) -> Outcome
         command = [sys.executable, "-m", "tests.system.mixed_day", str(share), "--seed", str(seed + number)]
         command += ["--worlds", "1", "--json"]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    for number, process in enumerate(processes):
-        said, _ = process.communicate()
-        try:
-            whole.add(Outcome.from_json(said))
-        except ValueError:
-            whole.other.append(f"day {seed + number} broke off with {process.returncode}: see above")
+    deadline = Deadline(SLOWEST * (kills // worlds + 1) + 120)
+    try:
+        for number, process in enumerate(processes):
+            try:
+                said, _ = process.communicate(timeout=max(1.0, deadline.remaining))
+                whole.add(Outcome.from_json(said))
+            except subprocess.TimeoutExpired:
+                whole.other.append(f"day {seed + number} did not end in time")
+            except ValueError:
+                whole.other.append(f"day {seed + number} broke off with {process.returncode}: see above")
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
     if whole.wrong:
         tell(f"repeat with --seed {seed}")
     return whole

@@ -1,5 +1,6 @@
 """A zone that is killed while it first starts, and makes its keys and files, starts the next time."""
 
+import os
 import random
 import secrets
 import subprocess
@@ -10,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from appliance.api_client import ApiClient
+from appliance.errors import DrempelError
+from appliance.link.framing import read_message, send_message
+from appliance.link.messages import DOOR_TO_ADMIN, VAULT_TO_ADMIN, AskDoor, AskVault, DoorState, VaultState
+from appliance.link.sockets import Deadline, connect
 from appliance.process import Zone
 from appliance.settings import Settings, load
 from appliance.simulation.board import Board
@@ -58,7 +64,17 @@ def site(folder: Path) -> Settings:
 
 def serves(zone: Zone, settings: Settings, process: subprocess.Popen[bytes]) -> bool:
     assert process.poll() is None, (settings.paths.state.parent / "log").read_text()
-    return settings.socket(ANSWERS[zone]).exists()
+    path = settings.socket(ANSWERS[zone])
+    try:
+        if zone == "admin":
+            ApiClient(path, {os.geteuid()}).call("GET", "/people")
+            return True
+        with connect(path, {os.geteuid()}, Deadline(1)) as connection:
+            send_message(connection, AskDoor() if zone == "door" else AskVault(), Deadline(1))
+            allowed = DOOR_TO_ADMIN if zone == "door" else VAULT_TO_ADMIN
+            return isinstance(read_message(connection, allowed, Deadline(1)), DoorState | VaultState)
+    except DrempelError:
+        return False
 
 
 @pytest.mark.parametrize("zone", ANSWERS)

@@ -14,8 +14,8 @@ from appliance.process import ZONES, Zone
 from tests.system.day.desk import Badge
 from tests.system.day.ledger import Standing, Thing
 from tests.system.day.world import World
-from tests.system.mixed_day import Day, Outcome, live, live_side_by_side, outlived
-from tests.system.openings import Stretch
+from tests.system.mixed_day import Day, Outcome, live, live_side_by_side, merged, outlived
+from tests.system.openings import Cause, Stretch
 
 
 def tell(text: str) -> None:
@@ -87,6 +87,13 @@ def test_a_relay_that_outlives_its_door_is_left_open() -> None:
     opened = [Stretch(10.0, 10.5), Stretch(20.0, 21.0)]
     assert outlived(opened, [5.0, 10.4, 15.0]) == []
     assert outlived(opened, [20.1]) == ["the relay was high until 21.000, and door had died at 20.100"]
+
+
+def test_an_unlock_that_merged_into_an_open_door_is_found_in_the_life_of_that_door() -> None:
+    opened = [Stretch(10.0, 10.6), Stretch(50.0, 50.5)]
+    causes = [Cause("card", 9.9, 11.4), Cause("card", 49.9, 51.4)]
+    assert merged([(5.0, 1), (40.0, 1)], opened, causes) == []
+    assert merged([(5.0, 0), (40.0, 2)], opened, causes), "one that was not written does not hide another"
 
 
 def test_days_are_taken_together() -> None:

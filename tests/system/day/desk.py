@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from appliance.vault.token import Token
 from tests.system.day.ledger import Ledger, Standing, Thing
@@ -224,30 +224,49 @@ class Desk:
         if self._rng.random() < PATIENT:
             # Who sees that the door is out of order waits a little, or hardly anyone would be enrolled.
             self._world.wait_alive(("door", "lens", "vault"))
-        earlier = [(token, self._standing(token)) for token in person.tokens if self._lives(token)]
-        for token, _ in earlier:
+        earlier = [(t.thing, self._standing(t)) for t in person.tokens if self._lives(t)]
+        for thing, _ in earlier:
             # A new template takes the place of the earlier one, at a moment that only admin knows.
-            self._ledger.note(token.thing, Standing.EITHER, time.monotonic())
+            self._ledger.note(thing, Standing.EITHER, time.monotonic())
         answer = self._world.ask("POST", "/enrolments", {"person": person.id, "seconds": WINDOW})
+        if answer.refused is not None:
+            self._write_back(earlier)
         if not answer.acknowledged:
             return False
         window = f"/enrolments/{answer.value['id']}"
         self._world.show_enrolment(person.face)
         state = self._captured(window)
-        if state == "failed":
-            for token, standing in earlier:
-                self._ledger.note(token.thing, standing, time.monotonic())
         if state == "open":
-            self._world.ask("DELETE", window)
+            self._cancel(window, earlier)
+        if state == "failed":
+            self._write_back(earlier)
         if state != "done":
             return False
         answer = self._world.ask("POST", f"{window}/token")
         if not answer.acknowledged:
             return False
-        for token, _ in earlier:
-            self._ledger.note(token.thing, Standing.DOOMED, time.monotonic())
+        for thing, _ in earlier:
+            self._ledger.note(thing, Standing.DOOMED, time.monotonic())
         self._take(person, base64.b64decode(answer.value["token"]))
         return True
+
+    def _cancel(self, window: str, earlier: list[tuple[Thing, Standing]]) -> None:
+        """Close a window that nobody came to; what was there before stays, unless the capture was quicker."""
+        if not self._world.ask("DELETE", window).acknowledged:
+            return
+        for _ in range(20):
+            answer = self._world.ask("GET", window)
+            if not answer.acknowledged or answer.value["state"] == "done":
+                return
+            if answer.value["state"] == "failed":
+                self._write_back(earlier)
+                return
+            time.sleep(0.1)
+
+    def _write_back(self, former: list[tuple[Thing, Standing]]) -> None:
+        """What was asked was not done: what was known before holds again."""
+        for thing, standing in former:
+            self._ledger.note(thing, standing, time.monotonic())
 
     def _captured(self, window: str) -> str:
         """Press until an enrolment is over, or patience is: its state."""
@@ -304,9 +323,15 @@ class Desk:
         at = self._world.press()
         if at is None:
             return False
-        until = at + ATTEMPT_LIMIT
+        if self.causes:
+            self.causes[-1] = replace(self.causes[-1], until=min(self.causes[-1].until, at))
         self._world.wait_attempt_begun()
         self._world.wait_attempt_over()
+        # Its attempt is over, and nothing that comes later can be its doing; one that nobody saw begin may
+        # still come on a busy machine, until the next press.
+        until = at + ATTEMPT_LIMIT
+        if self._world.attempt_began(at):
+            until = min(time.monotonic() + 0.2, until)
         if token is not None and self._ledger.may(token.thing, at, until):
             self.causes.append(Cause(f"press with {token.thing.name}", at, until))
         return True
@@ -363,9 +388,14 @@ class Desk:
 
     def _ask_for_end(self, method: str, route: str, things: list[Thing]) -> Answer:
         """Ask for something to be ended."""
+        former = [(thing, self._ledger.standing(thing)) for thing in things]
         for thing in things:
             self._ledger.note(thing, Standing.EITHER, time.monotonic())
-        return self._world.ask(method, route)
+        answer = self._world.ask(method, route)
+        if answer.refused is not None:
+            # A person whose erasure is refused may have lost all else already: a zone was away for the rest.
+            self._write_back(former[:1] if things[0].kind == "person" else former)
+        return answer
 
     def _ended(self, answer: Answer, word: str, things: list[Thing]) -> bool:
         """Write down an acknowledged end: at once where its state is `word`, else pending."""

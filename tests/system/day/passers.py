@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.link.sockets import Deadline
 from appliance.process import ZONES, Zone
 from appliance.simulation.board import BoardError
 from appliance.simulation.reader import ReaderError
@@ -17,6 +18,12 @@ from tests.system.openings import Cause, Stretch
 
 SERVED = 3.0
 """Seconds from a card, or from the return of a door that was dead, to the relay: at most, if busy."""
+CARD_LASTS = 1.5
+"""Seconds for which a card explains a rise, where the simulated reader did not stand still."""
+LATE = 0.3
+"""Seconds after a card in which the death of door excuses it: later, it had opened before."""
+STUCK = 3.0
+"""Seconds after which a relay that is still high was left open: six unlock times."""
 HOUSE_BADGE = "house badge"
 """The one badge that is never taken away, so that there is always one that must open."""
 AFTER_KILL = 0.4
@@ -36,13 +43,17 @@ class Card:
     may: bool
     dead: tuple[Zone, ...]
     """The zones that were dead at that moment."""
+    entered: bool | None = None
+    """Whether door counted an entry for it; None where door died meanwhile, or did not say."""
+    stalled: bool = False
+    """Whether the simulated reader stood still when it came, and may hand it over late."""
 
     def cause(self, back: float | None) -> Cause:
         """As a reason for the relay to rise; `back` is when door came back, where it was away.
 
         A reader keeps a card for a door that does not call it, and hands it over when it does.
         """
-        return Cause("card", self.at, max(self.at, back or 0.0) + SERVED)
+        return Cause("card", self.at, max(self.at, back or 0.0) + (SERVED if self.stalled else CARD_LASTS))
 
 
 class Visitors:
@@ -57,6 +68,8 @@ class Visitors:
         self._pace = pace
         self.house: Badge | None = None
         self.cards: list[Card] = []
+        self.left_open: list[str] = []
+        """Times at which a visitor found the door open for far too long."""
         self.untaken = 0
         self.starved = 0
         """Cards of which nothing can be said, since the simulated reader stood still."""
@@ -72,7 +85,11 @@ class Visitors:
 
     def causes(self) -> list[Cause]:
         """The reasons that cards gave the relay to rise."""
-        return [card.cause(self._world.away(card.at, card.at + SERVED)) for card in self.cards if card.may]
+        return [card.cause(self._back(card)) for card in self.cards if card.may]
+
+    def _back(self, card: Card) -> float | None:
+        """When door came back, where it was away when the card came or died before it can have opened."""
+        return self._world.away(card.at, card.at + (SERVED if card.stalled else LATE))
 
     def refused(self, opened: list[Stretch]) -> tuple[list[Card], int, Counter[Zone]]:
         """What came of the cards that had to open.
@@ -82,13 +99,19 @@ class Visitors:
         """
         missed, fell = [], 0
         served: Counter[Zone] = Counter()
+        left = list(opened)
         for card in self.cards:
             if not card.must:
                 continue
-            cause = card.cause(self._world.away(card.at, card.at + SERVED))
-            if any(cause.at <= stretch.down and stretch.up <= cause.until for stretch in opened):
+            back = self._back(card)
+            cause = card.cause(back)
+            fitting = [each for each in left if cause.at <= each.down and each.up <= cause.until]
+            if fitting:
+                # One stretch serves one card, unless door itself counted an entry for each.
+                left.remove(fitting[0])
+            if card.entered or (card.entered is None and fitting):
                 served.update(card.dead)
-            elif self._world.away(card.at, card.at + SERVED) is not None:
+            elif back is not None:
                 fell += 1
             else:
                 missed.append(card)
@@ -102,8 +125,13 @@ class Visitors:
     def present(self, number: int, badge: Badge | None = None) -> None:
         """Hold up the card with this number, which is `badge` where it should open."""
         board, relay = self._world.door.board, self._world.relay
+        deadline = Deadline(STUCK)
         while board.state(relay):
+            if deadline.passed:
+                self.left_open.append(f"the relay was high for {STUCK:g} s before {time.monotonic():.3f}")
+                return
             time.sleep(0.02)
+        before = self._world.door_entries()
         dead = tuple(zone for zone in ZONES if self._world.dead(zone))
         began = time.monotonic()
         try:
@@ -122,9 +150,11 @@ class Visitors:
             board.wait_for(relay, 1, SERVED if hopeful else 0.4, since=at)
         except BoardError:
             self._world.trace(f"a card at {at:.3f} did not open, hopeful: {hopeful}")
+        entered = self._entered(before) if hopeful else None
         now = time.monotonic()
         must = badge is not None and self._ledger.must(badge.thing, at, now)
-        if must and self._world.door.reader.stalled(at - 0.2, now):
+        stalled = self._world.door.reader.stalled(at - 0.2, at + 0.5)
+        if must and stalled and not entered:
             # Not door's fault, nor its merit: this machine let the simulated reader stand still.
             self.starved += 1
             must = False
@@ -134,7 +164,19 @@ class Visitors:
             for each in self._all()
             if each.number == number
         )
-        self.cards.append(Card(at, must, may, dead))
+        self.cards.append(Card(at, must, may, dead, entered, stalled))
+
+    def _entered(self, before: tuple[int, int] | None) -> bool | None:
+        """Whether the same life of door counts a badge more than before; None where it cannot be told."""
+        # A face may have opened just before: the card itself is a moment later.
+        for _ in range(10):
+            after = self._world.door_entries()
+            if before is None or after is None or after[0] != before[0]:
+                return None
+            if after[1] > before[1]:
+                return True
+            time.sleep(0.05)
+        return False
 
     def _choose(self) -> tuple[int, Badge | None]:
         """A number, and the badge that has it, where it should open."""

@@ -49,6 +49,29 @@ def test_a_card_that_fell_into_the_death_of_door_may_open_when_it_is_back_and_no
     assert unexplained(late, some.causes()) == late
 
 
+def test_an_opening_for_somebody_else_serves_no_card() -> None:
+    some = visitors()
+    one, other = (Card(at, must=True, may=True, dead=()) for at in (10.0, 10.2))
+    some.cards = [one, other]
+    assert some.refused([Stretch(10.1, 10.6)])[0] == [other], "one stretch, one card"
+    counted = Card(10.0, must=True, may=True, dead=(), entered=False)
+    some.cards = [counted]
+    assert some.refused([Stretch(10.1, 10.6)])[0] == [counted], "a face opened, door counted no badge"
+
+
+def test_a_death_of_door_long_after_the_card_excuses_nothing() -> None:
+    some = visitors((11.0, 15.0))
+    card = Card(10.0, must=True, may=True, dead=())
+    some.cards = [card]
+    assert some.refused([])[:2] == ([card], 0)
+
+
+def test_a_lost_card_leaves_no_free_rise_for_long() -> None:
+    some = visitors()
+    some.cards = [Card(10.0, must=True, may=True, dead=())]
+    assert unexplained([Stretch(11.8, 12.3)], some.causes()) == [Stretch(11.8, 12.3)]
+
+
 def test_the_next_card_after_the_return_of_door_must_open() -> None:
     some = visitors((9.0, 12.0))
     card = Card(12.1, must=True, may=True, dead=())

@@ -176,6 +176,10 @@ class World:
         """Whether door says that an attempt runs."""
         return bool(self.door.board.state(self._busy))
 
+    def attempt_began(self, since: float) -> bool:
+        """Whether door has said since then that an attempt runs."""
+        return any(change.state for change in self.door.board.history(self._busy, since=since))
+
     def wait_attempt_begun(self) -> None:
         """Until door has taken a press in, if it does at all."""
         deadline = Deadline(0.4)
@@ -214,6 +218,17 @@ class World:
         with self._lock:
             ends = [back for gone, back in self._away if gone <= until and back >= since]
         return max(ends, default=None)
+
+    def door_entries(self) -> tuple[int, int] | None:
+        """Door's process, and how many badges it says it has opened for; None where it does not say."""
+        try:
+            pid = self.door.pid("door")
+            with connect(self.settings.socket("door/admin"), {os.geteuid()}, Deadline(1)) as connection:
+                send_message(connection, AskDoor(), Deadline(1))
+                state = read_message(connection, DOOR_TO_ADMIN, Deadline(1))
+        except (SimulationError, LinkError):
+            return None
+        return (pid, state.badge_entries) if isinstance(state, DoorState) else None
 
     def door_is_away(self) -> bool:
         """Whether door is dead or starting at this moment."""
