@@ -22,7 +22,7 @@ from tests.system.house import House, open_house
     "cards",
     [
         pytest.param(10, marks=pytest.mark.timeout(180)),
-        pytest.param(200, marks=[pytest.mark.full, pytest.mark.timeout(1800)]),
+        pytest.param(100, marks=[pytest.mark.full, pytest.mark.timeout(1800)]),
     ],
 )
 def test_every_card_opens_whatever_recognition_does(
