@@ -156,9 +156,11 @@ class PressButton:
         self._debounce = debounce
         self._on_press = on_press
         self._moved_at = -math.inf
-        self._device = gpiozero.Button(pin, pull_up=True, bounce_time=debounce)
-        self._device.when_pressed = self._pressed
-        self._device.when_released = self._released
+        # Not gpiozero.Button: its thread for held buttons is set up after the line is watched, so that a
+        # press while door starts raises on the driver's thread, which then never reports a press again.
+        self._device = gpiozero.DigitalInputDevice(pin, pull_up=True, bounce_time=debounce)
+        self._device.when_activated = self._pressed
+        self._device.when_deactivated = self._released
 
     def close(self) -> None:
         """Give the line back."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import gpiozero
 import pytest
-from gpiozero.pins.mock import MockFactory
+from gpiozero.pins.mock import MockFactory, MockPin
 
 from appliance.door import pins as pins_module
 from appliance.door.pins import Pins, PinsError, Relay, RelayError
@@ -260,6 +260,34 @@ def test_closing_locks_first_and_gives_the_line_back_after(
     assert at_close == [False]
     with pytest.raises(RelayError):
         relay.energise(1)
+
+
+class PressedAtOnce(MockPin):  # type: ignore[misc]
+    """A pin that is pressed, let go and pressed as soon as its edges are watched."""
+
+    def _enable_event_detect(self) -> None:
+        super()._enable_event_detect()
+        self.drive_low()
+        self.drive_high()
+        self.drive_low()
+
+
+def test_a_press_while_the_door_starts_leaves_the_button_alive() -> None:
+    factory = gpiozero.Device.pin_factory = MockFactory(pin_class=PressedAtOnce)
+    presses: list[float] = []
+    pins = Pins(Door(debounce=0.01), on_press=lambda: presses.append(time.monotonic()), on_release=nothing)
+    try:
+        button = factory.pin(Door().button_pin)
+        time.sleep(0.02)
+        button.drive_high()
+        time.sleep(0.02)
+        seen = len(presses)
+        button.drive_low()
+        assert len(presses) == seen + 1
+    finally:
+        pins.close()
+        factory.reset()
+        gpiozero.Device.pin_factory = None
 
 
 def test_a_bouncing_button_is_one_press(wall: MockFactory) -> None:

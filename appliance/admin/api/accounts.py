@@ -38,7 +38,7 @@ class NewAccount(BaseModel):
 
     label: Label
     role: Role
-    days: Annotated[int, Field(ge=1, le=3650)] = 90
+    days: Annotated[int, Field(strict=True, ge=1, le=3650)] = 90
 
 
 class AccountShown(BaseModel):

@@ -44,7 +44,7 @@ class NewBadge(BaseModel):
     )
 
     person: str
-    bits: Annotated[int, Field(ge=1, le=MAX_BADGE_BITS)]
+    bits: Annotated[int, Field(strict=True, ge=1, le=MAX_BADGE_BITS)]
     number: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{1,32}$")]
     label: Label = ""
 

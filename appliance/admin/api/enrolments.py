@@ -42,7 +42,7 @@ class NewEnrolment(BaseModel):
     )
 
     person: str
-    seconds: Annotated[int, Field(ge=10, le=3600)] = 120
+    seconds: Annotated[int, Field(strict=True, ge=10, le=3600)] = 120
 
 
 class EnrolmentProgress(BaseModel):
