@@ -4,6 +4,7 @@ Admin vouches for each template whose consent is current, at most an hour ahead,
 was restarted. What is to be erased or removed is asked for until the other zone has done it.
 """
 
+import contextlib
 import sys
 import threading
 
@@ -14,6 +15,7 @@ from appliance.admin.registry.holdings import (
     doom_abandoned,
     doomed_badges,
     doomed_templates,
+    is_lawful,
     lawful_templates,
     template_erased,
 )
@@ -111,13 +113,21 @@ class Upkeep:
         return True
 
     def vouch_now(self) -> None:
-        """Vouch for all that is lawful, where vault was restarted or it is time.
+        """Vouch for all that is lawful where vault was restarted or it is time, else for what is new.
+
+        Vault grants a new template its first lease itself; one that is killed between that and the line in
+        the registry would otherwise not know the ground of it until the next renewal.
 
         Raises:
             LinkError: vault is away; the leases run out by themselves.
         """
         instance = self._vault.state().instance
+        new = [self._registry.completed.get() for _ in range(self._registry.completed.qsize())]
         if instance == self._instance and not self._renew_at.passed:
+            for handle in new:
+                with self._alone:
+                    if is_lawful(self._registry, handle):
+                        self._vouch(handle)
             return
         after: int | None = 0
         while after is not None:
@@ -125,16 +135,17 @@ class Upkeep:
             with self._alone:
                 lawful = lawful_templates(self._registry, after, SLICE)
                 for handle in lawful.items:
-                    try:
-                        self._vault.vouch(handle, MAX_LEASE)
-                    except ZoneRefused:
-                        # Vault lost the record (a database put back, say): nothing to vouch for.
-                        continue
+                    self._vouch(handle)
             after = lawful.next
             if self._stop.wait(YIELD):
                 return
         self._instance = instance
         self._renew_at = Deadline(RENEWAL)
+
+    def _vouch(self, handle: bytes) -> None:
+        # Vault may have lost the record (a database put back, say): then there is nothing to vouch for.
+        with contextlib.suppress(ZoneRefused):
+            self._vault.vouch(handle, MAX_LEASE)
 
     def _run(self) -> None:
         # The grounds first, housekeeping last: nothing that fails keeps back what comes after it.
@@ -159,9 +170,12 @@ class Upkeep:
     def _keep_vouching(self) -> None:
         try:
             self.vouch_now()
-        except LinkError:
-            # Vault is away: badges go on, leases run out, and the next round tries again.
+        except DrempelError as error:
+            # The next round tries again, from the beginning. Where vault is away nothing is said: badges go
+            # on, and leases run out.
             self._instance = b""
+            if not isinstance(error, LinkError):
+                raise
 
     def _empty_log(self) -> None:
         if self._registry.log_holds_erased:

@@ -66,6 +66,22 @@ def test_a_round_without_need_vouches_for_nothing_anew(office: Office, vault: Sc
     assert len(vault.of(Lease)) == 1
 
 
+def test_a_new_template_is_vouched_for_at_the_next_round_and_the_others_are_not(
+    office: Office, vault: ScriptedZone
+) -> None:
+    """Vault may have been killed after it granted the first lease, and before the registry's line."""
+    enrolled(office.house.registry, "Jan")
+    office.upkeep.vouch_now()
+    vault.heard.clear()
+    _, new = enrolled(office.house.registry, "Piet")
+    person, withdrawn = enrolled(office.house.registry, "Klaas")
+    withdraw_consent(office.house.registry, person)
+    for _ in range(2):
+        office.upkeep.vouch_now()
+    assert vault.of(Lease) == [Lease(new, MAX_LEASE)]
+    assert withdrawn not in vault.vouched()
+
+
 def test_a_vault_that_was_restarted_gets_every_lease_anew(office: Office, vault: ScriptedZone) -> None:
     handles = {enrolled(office.house.registry, name)[1] for name in ("Jan", "Piet")}
     office.upkeep.vouch_now()

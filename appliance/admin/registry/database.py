@@ -1,5 +1,6 @@
 """`registry.db`: the only file on the device that holds a name."""
 
+import queue
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -88,8 +89,9 @@ class Registry:
     """The database; safe to use from several threads.
 
     `in_the_making` holds the handles and badge ids that this process is just giving to another zone; a row
-    that is pending and not among them was abandoned. `log_holds_erased` says that something was erased whose
-    copy may still stand in the write-ahead log.
+    that is pending and not among them was abandoned. `completed` holds the handles of templates that became
+    lawful and that the upkeep has not vouched for yet. `log_holds_erased` says that something was erased
+    whose copy may still stand in the write-ahead log.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,6 +102,7 @@ class Registry:
         """
         self._lock = threading.RLock()
         self.in_the_making: set[bytes] = set()
+        self.completed: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.log_holds_erased = False
         try:
             self._db = open_database(path, SCHEMA, _FIRST + _SECOND, {1: _SECOND})

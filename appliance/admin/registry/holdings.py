@@ -51,6 +51,7 @@ def complete_template(registry: Registry, handle: bytes) -> bool:
             return False
         db.execute("UPDATE template SET state = 'erasing' WHERE person = ? AND state = 'enrolled'", row)
         db.execute("UPDATE template SET state = 'enrolled' WHERE handle = ?", (handle,))
+    registry.completed.put(handle)
     return True
 
 
@@ -135,6 +136,17 @@ def lawful_templates(registry: Registry, after: int, limit: int) -> Slice[bytes]
             (after, limit + 1),
         ).fetchall()
     return cut(rows, limit)
+
+
+def is_lawful(registry: Registry, handle: bytes) -> bool:
+    """Whether admin vouches for this template: it is complete, and its consent is current."""
+    with registry.transaction() as db:
+        row = db.execute(
+            "SELECT 1 FROM template JOIN consent ON consent.id = template.consent "
+            "WHERE handle = ? AND state = 'enrolled' AND withdrawn_at IS NULL",
+            (handle,),
+        ).fetchone()
+    return row is not None
 
 
 @dataclass(frozen=True, slots=True)
