@@ -17,7 +17,8 @@ from pathlib import Path
 from appliance.errors import ConfigurationError
 
 PICTURES = frozenset(
-    ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+    {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
+    | {".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """What the name of a photograph ends with. Whether it is one is found when it is read."""
 GROUPS = "groups.csv"
