@@ -75,8 +75,8 @@ def bench(
         return
     if config:
         raise ConfigurationError("--config is for --idle: add it, or drop --config")
-    from appliance.evaluation import machine, speed  # noqa: PLC0415
-    from appliance.evaluation.peers.environment import known_peer  # noqa: PLC0415
+    from appliance.evaluation.bench import machine, speed  # noqa: PLC0415
+    from appliance.evaluation.bench.peers.environment import known_peer  # noqa: PLC0415
     from appliance.packs.portraits import portraits  # noqa: PLC0415
 
     peers = list(dict.fromkeys(known_peer(name) for name in against or []))
@@ -107,7 +107,7 @@ def bench(
 
 def _idle(seconds: float, packs: Path | None, config: Path | None) -> dict[str, Any]:
     """The figures of a door at rest: the running one's where settings are given, else a simulated one's."""
-    from appliance.evaluation import idle, machine, speed  # noqa: PLC0415
+    from appliance.evaluation.bench import idle, machine, speed  # noqa: PLC0415
 
     conditions = machine.describe()
     if config:
@@ -124,6 +124,6 @@ def _show(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures, indent=2))
         return
-    from appliance.evaluation.tables import show  # noqa: PLC0415
+    from appliance.evaluation.bench.tables import show  # noqa: PLC0415
 
     show(figures)

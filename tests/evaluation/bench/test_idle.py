@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from appliance.commands.bench import bench
-from appliance.evaluation.idle import (
+from appliance.evaluation.bench.idle import (
     NotAtRest,
     camera_handles,
     memory,

@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 
 from appliance.errors import DrempelError
-from appliance.evaluation.enrolled import Enrolled, enrolled
-from appliance.evaluation.peers.environment import Peer, interpreter
-from appliance.evaluation.peers.process import WORKER, Answer, PeerProcess
-from appliance.evaluation.spread import Interval, Spread, ratios
+from appliance.evaluation.bench.enrolled import Enrolled, enrolled
+from appliance.evaluation.bench.peers.environment import Peer, interpreter
+from appliance.evaluation.bench.peers.process import WORKER, Answer, PeerProcess
+from appliance.evaluation.bench.spread import Interval, Spread, ratios
 from appliance.lens.camera.interface import Frame
 from appliance.lens.camera.replay import fit
 from appliance.lens.models import LoadedPack, load_pack

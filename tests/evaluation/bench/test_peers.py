@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 
 from appliance.errors import ConfigurationError, DrempelError
-from appliance.evaluation.peers import environment
-from appliance.evaluation.peers.environment import PEERS, Peer, PeerFailed, interpreter, known_peer, lock_file
-from appliance.evaluation.peers.process import WORKER, PeerProcess
+from appliance.evaluation.bench.peers import environment
+from appliance.evaluation.bench.peers.environment import (
+    PEERS,
+    Peer,
+    PeerFailed,
+    interpreter,
+    known_peer,
+    lock_file,
+)
+from appliance.evaluation.bench.peers.process import WORKER, PeerProcess
 from appliance.lens.camera.replay import fit
 from appliance.packs.published import lay_out_published
 from appliance.packs.verify import PackDamaged
@@ -44,7 +51,7 @@ def test_a_lock_is_one_version_of_each_with_hashes_and_no_address(peer: Peer) ->
 
 
 def test_the_lock_of_insightface_has_the_versions_of_a_door() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     door = set(re.findall(r"(?m)^([a-z0-9-]+==\S+)", (root / "requirements.lock").read_text("utf-8")))
     peer = set(re.findall(r"(?m)^([a-z0-9-]+==\S+)", lock_file("insightface").read_text("utf-8")))
     assert peer <= door

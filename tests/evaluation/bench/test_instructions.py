@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ConfigurationError
-from appliance.evaluation import aarch64, instructions
-from appliance.evaluation.aarch64 import CountFailed, ensure_tools, locked, missing_tools
-from appliance.evaluation.instructions import (
+from appliance.evaluation.bench import aarch64, instructions
+from appliance.evaluation.bench.aarch64 import CountFailed, ensure_tools, locked, missing_tools
+from appliance.evaluation.bench.instructions import (
     APART,
     LIMIT,
     Counts,
@@ -23,9 +23,9 @@ from appliance.evaluation.instructions import (
     reasons,
     report,
 )
-from appliance.evaluation.one_frame import STEPS
+from appliance.evaluation.bench.one_frame import STEPS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COST = {"detection": 90_000_000, "gates": 470_000, "alignment": 720_000, "embedding": 95_000_000}
 COST["comparison"] = 47_000
 START = 3_000_000_000
@@ -206,7 +206,7 @@ def test_the_script_makes_the_environment_and_leaves_paths_as_the_caller_means_t
     ).stdout
     assert said.splitlines() == [
         str(tmp_path),
-        "-P -m appliance.evaluation.instructions --json --packs PACKS",
+        "-P -m appliance.evaluation.bench.instructions --json --packs PACKS",
     ]
     assert (tree / "prepared").read_text() == "requirements.lock\n"
 
@@ -222,7 +222,14 @@ def test_a_frame_takes_no_more_instructions_on_aarch64_than_it_did(test_models: 
     if missing_tools() and (os.geteuid() != 0 or shutil.which("apt-get") is None):
         pytest.skip(f"needs {' '.join(missing_tools())} of Debian, and this is not root on a Debian")
     done = subprocess.run(
-        [sys.executable, "-m", "appliance.evaluation.instructions", "--json", "--packs", str(test_models)],
+        [
+            sys.executable,
+            "-m",
+            "appliance.evaluation.bench.instructions",
+            "--json",
+            "--packs",
+            str(test_models),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance.errors import DrempelError
-from appliance.evaluation.aarch64 import CountFailed, Guest, ensure_tools, say
-from appliance.evaluation.one_frame import PACK, STEPS
+from appliance.evaluation.bench.aarch64 import CountFailed, Guest, ensure_tools, say
+from appliance.evaluation.bench.one_frame import PACK, STEPS
 from appliance.packs.install import ensure
 from appliance.packs.verify import verify_pack
 

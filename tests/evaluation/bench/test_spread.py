@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from appliance.evaluation.spread import Interval, Spread, ratios
+from appliance.evaluation.bench.spread import Interval, Spread, ratios
 
 
 def test_the_spread_of_known_numbers() -> None:

@@ -23,14 +23,14 @@ import cv2
 import numpy as np
 
 from appliance.errors import ConfigurationError, DrempelError
-from appliance.evaluation.one_frame import STEPS
+from appliance.evaluation.bench.one_frame import STEPS
 from appliance.lens.camera.replay import fit
 from appliance.packs.portraits import portraits
 
 LEAST_COSINE = 0.99
 """Between the embeddings of this machine and of aarch64: rounding differs, the face does not."""
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _PLUGIN_SOURCE = _ROOT / "scripts" / "insn-count.c"
 _LOCK = _ROOT / "requirements.lock"
 _PORTRAIT = "obama.jpg"
@@ -236,7 +236,7 @@ class Guest:
 
     def _arguments(self, times: Mapping[str, int]) -> list[str]:
         numbers = [str(times[step]) for step in STEPS]
-        return ["-m", "appliance.evaluation.one_frame", str(self._packs), str(self._frame), *numbers]
+        return ["-m", "appliance.evaluation.bench.one_frame", str(self._packs), str(self._frame), *numbers]
 
     def _save_frame(self) -> None:
         picture = cv2.imread(str(portraits(say)[_PORTRAIT]))

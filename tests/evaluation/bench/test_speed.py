@@ -11,10 +11,10 @@ import pytest
 
 from appliance.commands.bench import bench
 from appliance.errors import ConfigurationError
-from appliance.evaluation import machine, speed
-from appliance.evaluation.enrolled import enrolled
-from appliance.evaluation.peers.process import Answer
-from appliance.evaluation.speed import (
+from appliance.evaluation.bench import machine, speed
+from appliance.evaluation.bench.enrolled import enrolled
+from appliance.evaluation.bench.peers.process import Answer
+from appliance.evaluation.bench.speed import (
     STEPS,
     Attempt,
     NotMeasurable,

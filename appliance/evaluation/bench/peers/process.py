@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from appliance.evaluation.peers.environment import PeerFailed
+from appliance.evaluation.bench.peers.environment import PeerFailed
 from appliance.link.sockets import Deadline
 
 WORKER = Path(__file__).with_name("worker.py")

@@ -1,11 +1,11 @@
 """What a door computes for one frame, each step as often as asked: run under a counter of instructions.
 
-`python -m appliance.evaluation.one_frame PACKS FRAME DETECTION GATES ALIGNMENT EMBEDDING COMPARISON`: FRAME
-is a .npy file, (height, width, 3) uint8, BGR, with one face; the numbers say how often each step runs, once
-at least. Prints what came out as JSON, so that its caller sees the same on two kinds of processor.
+`python -m appliance.evaluation.bench.one_frame PACKS FRAME DETECTION GATES ALIGNMENT EMBEDDING COMPARISON`:
+FRAME is a .npy file, (height, width, 3) uint8, BGR, with one face; the numbers say how often each step runs,
+once at least. Prints what came out as JSON, so that its caller sees the same on two kinds of processor.
 
-`appliance.evaluation.instructions` runs it with different numbers: what is loaded, warmed and printed is in
-each of its counts, and falls out of their differences.
+`appliance.evaluation.bench.instructions` runs it with different numbers: what is loaded, warmed and printed
+is in each of its counts, and falls out of their differences.
 """
 
 import json

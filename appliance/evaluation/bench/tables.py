@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from appliance.evaluation.machine import in_words
+from appliance.evaluation.bench.machine import in_words
 from appliance.process import ZONES
 
 _YES_OR_NO = {True: "yes", False: "no"}
