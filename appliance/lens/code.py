@@ -32,8 +32,8 @@ def read_codes(frame: Frame) -> list[bytes]:
         cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY, dst=grey)
         found = zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormat.QRCodeModel2)
         codes = [result.bytes for result in found]
-    except (RuntimeError, ValueError, IndexError, MemoryError):
-        # The library's C++ exceptions. A picture that upsets it holds no token that we can read.
+    except (RuntimeError, ValueError, IndexError, MemoryError, cv2.error):
+        # The libraries' C++ exceptions. A picture that upsets it holds no token that we can read.
         return []
     finally:
         grey.fill(0)

@@ -8,7 +8,8 @@ import pytest
 
 from appliance.errors import ConfigurationError
 from appliance.lens.camera import CameraAbsent, CameraBroke, Frame, open_camera
-from appliance.lens.camera.replay import SURROUND, WALL, ReplayCamera
+from appliance.lens.camera.pictures import SURROUND
+from appliance.lens.camera.replay import WALL, ReplayCamera
 from appliance.lens.camera.scene import SceneInvalid
 from appliance.settings import Camera as CameraSettings
 from tests.lens.scripted import open_paths, textured
