@@ -108,7 +108,7 @@ class FaceDetector:
         """Whether insightface, which shrinks the frame into the input and rounds down, has a pixel left."""
         across, down = self.input_size
         height, width = frame.shape[:2]
-        return across * height >= width and down * width >= height
+        return bool(across * height >= width and down * width >= height)
 
 
 def check_frame(frame: object) -> None:

@@ -205,9 +205,15 @@ def _decodes_slowly(content: bytes) -> bool:
 
 def _decode(content: bytes) -> Frame:
     # Only here: of the cameras, the replay alone has files to read.
-    from PIL import AvifImagePlugin, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401, PLC0415
+    # The plugins are named since Pillow would else load all of its formats to find them.
+    from PIL import (  # noqa: PLC0415
+        AvifImagePlugin,  # noqa: F401
+        Jpeg2KImagePlugin,  # noqa: F401
+        TiffImagePlugin,  # noqa: F401
+        UnidentifiedImageError,
+        WebPImagePlugin,  # noqa: F401
+    )
     from PIL import Image as pillow  # noqa: N813, PLC0415
-    from PIL import UnidentifiedImageError  # noqa: PLC0415
 
     _check_webp(content)
     try:
