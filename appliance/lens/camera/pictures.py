@@ -25,6 +25,8 @@ The limits keep a file from taking long, and are checked before it is decoded; t
 of a server reads what is allowed within a second. They are the smaller, the slower a format is.
 """
 
+import ctypes
+import functools
 import io
 import os
 import re
@@ -215,6 +217,7 @@ def _decode(content: bytes) -> Frame:
     )
     from PIL import Image as pillow  # noqa: N813, PLC0415
 
+    _quieten_libtiff()
     _check_webp(content)
     try:
         opened = pillow.open(_Patience(content), formats=_FORMATS)
@@ -239,6 +242,23 @@ def _decode(content: bytes) -> Frame:
     if factor > 1:
         colours = colours.reduce(factor)
     return _turned(cv2.cvtColor(np.asarray(colours), cv2.COLOR_RGB2BGR), turn)
+
+
+@functools.cache
+def _quieten_libtiff() -> None:
+    """Keep libtiff's remarks out of the terminal: Pillow leaves it writing to stderr, and sees errors itself.
+
+    Names are looked up in Pillow's own extension and what it is linked with, so it is the libtiff that Pillow
+    uses; one that hides them goes on talking.
+    """
+    from PIL import _imaging  # noqa: PLC0415
+
+    library = ctypes.CDLL(_imaging.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        set_handler = getattr(library, name, None)
+        if set_handler is not None:
+            set_handler.argtypes, set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+            set_handler(None)
 
 
 def _check_webp(content: bytes) -> None:
