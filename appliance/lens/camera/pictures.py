@@ -28,6 +28,7 @@ of a server reads what is allowed within a second. They are the smaller, the slo
 import ctypes
 import functools
 import io
+import logging
 import os
 import re
 import stat
@@ -217,7 +218,7 @@ def _decode(content: bytes) -> Frame:
     )
     from PIL import Image as pillow  # noqa: N813, PLC0415
 
-    _quieten_libtiff()
+    _quieten()
     _check_webp(content)
     try:
         opened = pillow.open(_Patience(content), formats=_FORMATS)
@@ -245,14 +246,16 @@ def _decode(content: bytes) -> Frame:
 
 
 @functools.cache
-def _quieten_libtiff() -> None:
-    """Keep libtiff's remarks out of the terminal: Pillow leaves it writing to stderr, and sees errors itself.
+def _quieten() -> None:
+    """Keep remarks out of the terminal: Pillow's own, and those of libtiff, whose errors Pillow sees itself.
 
     Names are looked up in Pillow's own extension and what it is linked with, so it is the libtiff that Pillow
     uses; one that hides them goes on talking.
     """
     from PIL import _imaging  # noqa: PLC0415
 
+    # Where nobody set up logging, Python would write errors to stderr.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     library = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         set_handler = getattr(library, name, None)
@@ -337,7 +340,9 @@ def _ppm(image: "ImageFile", content: bytes) -> "Image":
     values = np.frombuffer(content, kind, image.width * image.height * bands, tile.offset)
     if values.max() > white:
         raise BadPicture("the picture is damaged: it has levels beyond its own white")
-    levels = (values.astype(np.uint32) * 256 // (white + 1)).astype(np.uint8)
+    # The upper byte, as everywhere, where white is all 16 bits; else the nearest level.
+    wide = values.astype(np.uint32)
+    levels = (wide >> 8 if white == 65_535 else (wide * 255 + white // 2) // white).astype(np.uint8)
     shape = (image.height, image.width, 3)[: 2 + (bands == 3)]
     return pillow.fromarray(levels.reshape(shape)).convert("RGB")
 
