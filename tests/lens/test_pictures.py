@@ -491,4 +491,5 @@ def test_what_is_no_readable_file_is_refused_at_once(tmp_path: Path) -> None:
 def portrait() -> Frame:
     """Something with detail, (200, 240, 3)."""
     rng = np.random.default_rng(5)
-    return cv2.resize(rng.integers(0, 256, (20, 24, 3), np.uint8), (240, 200), interpolation=cv2.INTER_CUBIC)
+    blots = rng.integers(0, 256, (20, 24, 3), np.uint8)
+    return np.asarray(cv2.resize(blots, (240, 200), interpolation=cv2.INTER_CUBIC), np.uint8)
