@@ -63,6 +63,7 @@ class ScoreSet:
 
     def __post_init__(self) -> None:
         self._check_kinds()
+        self._check_people()
         self._check_counts()
 
     @property
@@ -99,7 +100,7 @@ class ScoreSet:
         for name in ("genuine", "tail"):
             check_scores(getattr(self, name), name)
 
-    def _check_counts(self) -> None:
+    def _check_people(self) -> None:
         if len(self.genuine) != len(self.genuine_person):
             raise ScoresError(
                 f"{len(self.genuine)} genuine scores of {len(self.genuine_person)} people: name one for each"
@@ -108,18 +109,20 @@ class ScoreSet:
             raise ScoresError("each score of the tail needs the person of its template and of its probe")
         if len(self.templates_of) != len(self.attempts_of):
             raise ScoresError("templates_of and attempts_of must count the same people")
+        for name in ("genuine_person", "tail_template", "tail_probe"):
+            who: People = getattr(self, name)
+            if ((who < 0) | (who >= self.people)).any():
+                raise ScoresError(f"{name} names somebody beyond the {self.people} people")
+        if (self.tail_template == self.tail_probe).any():
+            raise ScoresError(
+                "the tail compares somebody with the own template: no impostor"
+            )
+
+    def _check_counts(self) -> None:
         if len(self.histogram) != BINS:
             raise ScoresError(f"the histogram must have {BINS} bins, not {len(self.histogram)}")
         if any((counts < 0).any() for counts in (self.templates_of, self.attempts_of, self.histogram)):
             raise ScoresError("a count is below zero")
-        for name in ("genuine_person", "tail_template", "tail_probe"):
-            who: People = getattr(self, name)
-            if len(who) and not (0 <= who.min() and who.max() < self.people):
-                raise ScoresError(f"{name} names somebody beyond the {self.people} people")
-        if (self.tail_template == self.tail_probe).any():
-            raise ScoresError(
-                "the tail holds a comparison of a person with the own template: not an impostor"
-            )
         if (np.diff(self.tail) > 0).any():
             raise ScoresError("the tail must fall: sort it, the largest score first")
         if int(self.histogram.sum()) != self.impostors:

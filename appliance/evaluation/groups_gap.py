@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from appliance.evaluation.error_rates import ScoreSet, ScoresError
+from appliance.evaluation.error_rates import ScoresError, ScoreSet
 from appliance.evaluation.intervals import (
     OUTSIDE,
     REPLICATES,
@@ -52,8 +52,8 @@ class Gap:
         worst: the group with the highest rate.
         best: the group with the lowest.
         difference: of their rates.
-        low: of an interval of 95 % that holds for all pairs of groups at once: where it is above 0, the gap is
-            not owed to having picked the two that are furthest apart.
+        low: of an interval of 95 % that holds for all pairs of groups at once: where it is above 0, the gap
+            is not owed to having picked the two that are furthest apart.
         high: the same.
         ratio: of their rates; None where the best group has no error.
     """
@@ -110,8 +110,7 @@ def groups_at(
             f"{len(labels)} labels for {scores.people} people: give one for each, or none stated"
         )
     rows = []
-    named: list[str | None] = list(sorted({label for label in labels if label is not None}))
-    for label in [*named, None]:
+    for label in [*sorted({label for label in labels if label is not None}), None]:
         members = np.array([each == label for each in labels], np.bool_)
         if members.any():
             rows.append(_row(scores, label, members, threshold, replicates, seed))

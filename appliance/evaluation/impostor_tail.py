@@ -8,8 +8,8 @@ from appliance.evaluation.error_rates import (
     Counts,
     People,
     Scores,
-    ScoreSet,
     ScoresError,
+    ScoreSet,
     check_scores,
     histogram_of,
 )

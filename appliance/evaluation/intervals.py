@@ -30,9 +30,8 @@ from scipy.special import betaincinv
 
 from appliance.evaluation.error_rates import (
     Counts,
-    Scores,
-    ScoreSet,
     ScoresError,
+    ScoreSet,
     Shares,
     impostors_at,
 )
@@ -288,7 +287,7 @@ def thinned(scores: int) -> Thinned:
     if spared <= 0:
         return Thinned(np.arange(scores), np.ones(scores, np.int64))
     each = -(-spared // RESAMPLED_ONE_BY_ONE)
-    # Each block is stood for by its last, so that whatever is found so far up is there in full.
+    # Each block is stood for by its last, so that a sum down to one of them is that of all.
     last = np.minimum(np.arange(RESAMPLED_ONE_BY_ONE + each, scores + each, each), scores)
     stands_for = np.diff(last, prepend=RESAMPLED_ONE_BY_ONE)
     return Thinned(

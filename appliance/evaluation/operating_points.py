@@ -1,8 +1,8 @@
 """What the scores say of the rates that count: FNMR at FMR, the EER and the DET, each with its interval.
 
 A threshold is found on the same people as the rate, so its own uncertainty belongs to the interval: in each
-replicate of the bootstrap over people (see `intervals`) the threshold is found anew. Only the highest impostor
-scores can hold it, so only those are weighed, and the weight of all follows from the counts.
+replicate of the bootstrap over people (see `intervals`) the threshold is found anew. Only the highest
+impostor scores can hold it, so only those are weighed, and the weight of all follows from the counts.
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,18 @@ import numpy as np
 from appliance.evaluation.error_rates import (
     Counts,
     ScoreSet,
-    ScoresError,
     Shares,
     counts_at,
     crossing_of,
     equal_error_rate,
     fnmr_at,
-    impostors_at,
     passing,
     threshold_for,
 )
 from appliance.evaluation.intervals import (
     REPLICATES,
     SEED,
+    Members,
     Method,
     exact_over_people,
     impostor_weight,
@@ -122,41 +121,21 @@ def fnmr_at_fmr(
     Raises:
         ScoresError: there are no genuine attempts or no impostors, or an FMR is not a share.
     """
-    left_out = {fmr: why for fmr in rates if (why := why_not(scores, fmr)) is not None}
-    asked = [fmr for fmr in rates if fmr not in left_out]
+    fnmr_at(scores, 0)
+    points = _points(scores, rates)
+    left_out = {point.fmr: why for point in points if (why := point.why_not(scores.impostors)) is not None}
+    asked = [point for point in points if point.fmr not in left_out]
     stated: dict[float, FnmrAtFmr] = {}
     if asked:
-        found = Replicated(scores, asked).fnmr(replicates, seed)
-        stated = {fmr: _stated(scores, fmr, found[:, n]) for n, fmr in enumerate(asked)}
+        found = Replicated(scores, [point.fmr for point in asked]).fnmr(replicates, seed)
+        stated = {point.fmr: _stated(scores, point, found[:, n]) for n, point in enumerate(asked)}
     return Stated(stated, left_out)
-
-
-def why_not(scores: ScoreSet, fmr: float) -> str | None:
-    """The sentence why these data do not allow to state anything at this FMR, or None if they do.
-
-    Raises:
-        ScoresError: there are no genuine attempts or no impostors, or the FMR is not a share.
-    """
-    fnmr_at(scores, 0)
-    threshold, known = threshold_for(scores, fmr)
-    above, _ = impostors_at(scores, threshold)
-    if above < LEAST_IMPOSTORS:
-        return (
-            f"of {scores.impostors} impostor scores {above} lie above the threshold for FMR {fmr:g}, "
-            f"and fewer than {LEAST_IMPOSTORS} do not tell it from another"
-        )
-    if known and (pairs := _pairs(scores, above)) < LEAST_PAIRS:
-        return (
-            f"the {above} impostor scores above the threshold for FMR {fmr:g} are of {pairs} pair(s) of people, "
-            f"and fewer than {LEAST_PAIRS} do not tell it from another"
-        )
-    return None
 
 
 def eer_over_people(scores: ScoreSet, *, replicates: int = REPLICATES, seed: int = SEED) -> EerWithInterval:
     """The EER with its interval.
 
-    Where the curves do not cross because they never meet (EER 0), the bound is that of an FNMR without errors.
+    Where genuine and impostor scores do not overlap (EER 0), the bound is that of an FNMR without errors.
 
     Raises:
         ScoresError: there are no genuine attempts or no impostors.
@@ -276,19 +255,63 @@ class Replicated:
         self._weighed = np.ones(len(values), np.bool_) if whole else values > rising[0]
 
 
-def _stated(scores: ScoreSet, fmr: float, replicates: Shares) -> FnmrAtFmr:
-    threshold, known = threshold_for(scores, fmr)
-    above, _ = impostors_at(scores, threshold)
-    below = scores.genuine < np.float64(threshold)
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """An FMR, its threshold, and what lies above it; `pairs` is None where the tail does not reach."""
+
+    fmr: float
+    threshold: float
+    above: int
+    pairs: int | None
+
+    def why_not(self, impostors: int) -> str | None:
+        """The sentence why nothing can be stated at this FMR, or None."""
+        if self.above < LEAST_IMPOSTORS:
+            return (
+                f"of {impostors} impostor scores {self.above} lie above the threshold for FMR {self.fmr:g}, "
+                f"and fewer than {LEAST_IMPOSTORS} do not tell it from another"
+            )
+        if self.pairs is not None and self.pairs < LEAST_PAIRS:
+            return (
+                f"the {self.above} impostor scores above the threshold for FMR {self.fmr:g} are of "
+                f"{self.pairs} pair(s) of people, and fewer than {LEAST_PAIRS} do not tell it from another"
+            )
+        return None
+
+
+def _points(scores: ScoreSet, rates: Sequence[float]) -> list[_Point]:
+    found = [threshold_for(scores, fmr) for fmr in rates]
+    above = counts_at(scores, np.array([threshold for threshold, _ in found]))[0]
+    one, other = scores.tail_template.astype(np.int64), scores.tail_probe.astype(np.int64)
+    pair = np.minimum(one, other) * scores.people + np.maximum(one, other)
+    first_seen = np.sort(np.unique(pair, return_index=True)[1])
+    pairs = np.searchsorted(first_seen, above)
+    return [
+        _Point(fmr, threshold, int(count), int(of) if known else None)
+        for fmr, (threshold, known), count, of in zip(rates, found, above, pairs, strict=True)
+    ]
+
+
+def _stated(scores: ScoreSet, point: _Point, replicates: Shares) -> FnmrAtFmr:
+    below = scores.genuine < np.float64(point.threshold)
     fnmr = float(below.mean())
     low, high, method = _interval(scores, fnmr, below, replicates)
-    people = len(np.unique(scores.genuine_person))
-    pairs = _pairs(scores, above) if known else None
-    return FnmrAtFmr(fmr, threshold, fnmr, low, high, int(below.sum()), above, pairs, people, method)
+    return FnmrAtFmr(
+        fmr=point.fmr,
+        threshold=point.threshold,
+        fnmr=fnmr,
+        low=low,
+        high=high,
+        errors=int(below.sum()),
+        impostors_above=point.above,
+        pairs_above=point.pairs,
+        people=len(np.unique(scores.genuine_person)),
+        method=method,
+    )
 
 
 def _interval(
-    scores: ScoreSet, rate: float, below: np.ndarray[tuple[int], np.dtype[np.bool_]], replicates: Shares
+    scores: ScoreSet, rate: float, below: Members, replicates: Shares
 ) -> tuple[float, float, Method]:
     """The percentiles; where next to nobody errs, no narrower than the exact interval over people."""
     low, high = percentiles(replicates)
@@ -298,9 +321,3 @@ def _interval(
     if exact is not None:
         return min(low, exact[0]), max(high, exact[1]), "exact over people"
     return min(low, rate), max(high, rate), "bootstrap"
-
-
-def _pairs(scores: ScoreSet, above: int) -> int:
-    """Pairs of people, in whichever role, among the highest so many impostor scores."""
-    one, other = scores.tail_template[:above].astype(np.int64), scores.tail_probe[:above].astype(np.int64)
-    return len(np.unique(np.minimum(one, other) * scores.people + np.maximum(one, other)))
