@@ -114,9 +114,7 @@ class ScoreSet:
             if ((who < 0) | (who >= self.people)).any():
                 raise ScoresError(f"{name} names somebody beyond the {self.people} people")
         if (self.tail_template == self.tail_probe).any():
-            raise ScoresError(
-                "the tail compares somebody with the own template: no impostor"
-            )
+            raise ScoresError("the tail compares somebody with the own template: no impostor")
 
     def _check_counts(self) -> None:
         if len(self.histogram) != BINS:

@@ -26,10 +26,9 @@ from appliance.evaluation.intervals import (
     SEED,
     Members,
     Method,
-    exact_over_people,
     impostor_weight,
-    percentiles,
     resampled,
+    settled,
     thinned,
 )
 
@@ -313,11 +312,8 @@ def _stated(scores: ScoreSet, point: _Point, replicates: Shares) -> FnmrAtFmr:
 def _interval(
     scores: ScoreSet, rate: float, below: Members, replicates: Shares
 ) -> tuple[float, float, Method]:
-    """The percentiles; where next to nobody errs, no narrower than the exact interval over people."""
-    low, high = percentiles(replicates)
-    erring = len(np.unique(scores.genuine_person[below]))
-    people, succeeding = (len(np.unique(scores.genuine_person[who])) for who in (np.ones_like(below), ~below))
-    exact = exact_over_people(rate, erring, people, succeeding)
-    if exact is not None:
-        return min(low, exact[0]), max(high, exact[1]), "exact over people"
-    return min(low, rate), max(high, rate), "bootstrap"
+    """The interval of FNMR, or of the EER, where the attempts `below` fail."""
+    erring, succeeding, people = (
+        len(np.unique(scores.genuine_person[who])) for who in (below, ~below, np.ones_like(below))
+    )
+    return settled(rate, replicates, erring=erring, succeeding=succeeding, people=people)
