@@ -329,7 +329,7 @@ def look(path: Path, pack: LoadedPack, source: Source) -> Seen:
     if not faces:
         return Seen(Outcome.NO_FACE, verdict)
     try:
-        chip = align(frame, _subject(faces).landmarks, pack.embedder.layout)
+        chip = align(frame, subject(faces).landmarks, pack.embedder.layout)
         if verdict is Verdict.GOOD:
             verdict, _ = judge_chip(chip)
         embedding = pack.embedder.embed(chip)
@@ -338,6 +338,7 @@ def look(path: Path, pack: LoadedPack, source: Source) -> Seen:
     return Seen(Outcome.EMBEDDED, verdict, embedding.astype("<f4").tobytes())
 
 
-def _subject(faces: Sequence[DetectedFace]) -> DetectedFace:
+def subject(faces: Sequence[DetectedFace]) -> DetectedFace:
+    """Whose photograph it is: the face nearest to its middle."""
     middle = np.array(FRAME) / 2
     return min(faces, key=lambda face: float(np.linalg.norm((face.box[:2] + face.box[2:]) / 2 - middle)))
