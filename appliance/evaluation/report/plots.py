@@ -115,7 +115,7 @@ def _det(axes: Axes, report: Report) -> None:
         axes.plot(
             probit(map(float, report.fnmr_at_fmr), left),
             probit((each.fnmr for each in report.fnmr_at_fmr.values()), bottom),
-            **_marks("o", BLUE, "threshold set on these data"),
+            **_marks("o", BLUE, "at stated FMR, on these data"),
         )
     if pack:
         across, up = probit((e.fmr.rate for e in pack), left), probit((e.fnmr.rate for e in pack), bottom)
@@ -127,14 +127,14 @@ def _det(axes: Axes, report: Report) -> None:
             ecolor=ORANGE,
             elinewidth=1,
             capsize=2.5,
-            **_marks("D", ORANGE, "the pack's own thresholds, both intervals"),
+            **_marks("D", ORANGE, "at the pack's thresholds"),
         )
     _probit_axis(axes, left, right, across=True)
     _probit_axis(axes, bottom, top, across=False)
     axes.set_xlabel("False match rate, FMR (%)")
     axes.set_ylabel("False non-match rate, FNMR (%)")
     axes.grid(visible=True, color=INK, alpha=0.13, linewidth=0.6)
-    _legend(axes, "upper right")
+    _legend(axes)
 
 
 def _marks(marker: str, colour: str, label: str) -> dict[str, object]:
@@ -147,6 +147,7 @@ def _marks(marker: str, colour: str, label: str) -> dict[str, object]:
         "markeredgewidth": 0.8,
         "label": label,
         "zorder": 5,
+        "clip_on": False,
     }
 
 
@@ -202,15 +203,7 @@ def _histograms(axes: Axes, report: Report) -> None:
     axes.set_xlabel("Comparison score (cosine)")
     axes.set_ylabel(f"Comparisons in a bin of {edges[1] - edges[0]:.2g} (logarithmic)")
     axes.grid(visible=True, axis="y", color=INK, alpha=0.13, linewidth=0.6)
-    axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=2,
-        frameon=False,
-        labelcolor=INK,
-        fontsize=8.5,
-        borderaxespad=0.3,
-    )
+    _legend(axes)
 
 
 def _threshold_lines(axes: Axes, report: Report) -> None:
@@ -222,7 +215,7 @@ def _threshold_lines(axes: Axes, report: Report) -> None:
     last = -2.0
     for threshold, fmr in sorted(lines):
         axes.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        if threshold - last < 0.035 * (high - low):
+        if threshold - last < 0.024 * (high - low):
             continue
         last = threshold
         axes.annotate(
@@ -253,8 +246,18 @@ def _rebinned(histograms: Histograms) -> tuple[Floats, Floats, Floats]:
     return kept, np.add.reduceat(genuine[:last], starts), np.add.reduceat(impostor[:last], starts)
 
 
-def _legend(axes: Axes, place: str) -> None:
-    axes.legend(loc=place, frameon=False, labelcolor=INK, fontsize=8.5)
+def _legend(axes: Axes) -> None:
+    """Above the plot, where it covers nothing."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=2,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=8.5,
+        columnspacing=1.4,
+        borderaxespad=0.3,
+    )
 
 
 def _drawing(name: str, label: str, plot: Callable[[Axes], None]) -> Drawing:
