@@ -54,12 +54,15 @@ def render(report: Report, plots: Mapping[str, str]) -> str:
         plots: SVG for within a page, by name; these are ours and go in as they are.
     """
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": words.percent, "stated": words.stated, "one_in": words.one_in, "count": words.count,
-        "people": words.people, "name": words.name,
+        "people": words.people, "name": words.name, "signed": words.signed, "removeprefix": str.removeprefix,
     }  # fmt: skip
     return environment.get_template("page.html.j2").render(
         report=report,
@@ -125,7 +128,9 @@ def scale(groups: Groups, kind: str) -> float:
         groups: of one attribute.
         kind: `fnmr` or `fmr`.
     """
-    highest = max((getattr(row, f"{kind}_high") or getattr(row, kind) or 0.0 for row in groups.rows), default=0)
+    highest = max(
+        (getattr(row, f"{kind}_high") or getattr(row, kind) or 0.0 for row in groups.rows), default=0
+    )
     return _round_up(highest) if highest > 0 else 0.01
 
 

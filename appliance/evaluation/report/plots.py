@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from appliance.evaluation.report.model import Histograms, Report
-from appliance.evaluation.report.words import percent, stated
+from appliance.evaluation.report.words import stated
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,12 +26,12 @@ INK = "#1b1b1f"
 """Text and axes; in the page this colour becomes the page's own, light or dark."""
 BLUE, ORANGE = "#0072b2", "#d55e00"
 MOST_BINS = 140
-SIZE = (6.2, 4.6)
+SIZE = (5.4, 4.3)
 """Inches. Small, so that its letters stay legible on a phone."""
 
 _STYLE = {
     "font.family": ["DejaVu Sans"],
-    "font.size": 9,
+    "font.size": 9.5,
     "text.usetex": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "drempel",
@@ -179,9 +179,7 @@ def _probit_axis(axes: Axes, low: float, high: float, *, across: bool) -> None:
 
 def _histograms(axes: Axes, report: Report) -> None:
     edges, genuine, impostor = _rebinned(report.histograms)
-    axes.stairs(
-        impostor, edges, fill=True, color=ORANGE, alpha=0.3, label=f"impostor ({report.impostor:,} comparisons)"
-    )
+    axes.stairs(impostor, edges, fill=True, color=ORANGE, alpha=0.3, label=f"impostor: {report.impostor:,}")
     axes.stairs(impostor, edges, color=ORANGE, linewidth=1.2)
     axes.stairs(
         genuine,
@@ -191,7 +189,7 @@ def _histograms(axes: Axes, report: Report) -> None:
         edgecolor=BLUE,
         hatch="////",
         linewidth=0,
-        label=f"genuine ({report.genuine:,} comparisons)",
+        label=f"genuine: {report.genuine:,}",
     )
     axes.stairs(genuine, edges, color=BLUE, linewidth=1.6)
     axes.set_yscale("log")
@@ -212,24 +210,28 @@ def _threshold_lines(axes: Axes, report: Report) -> None:
         (each.threshold, float(fmr)) for fmr, each in report.fnmr_at_fmr.items()
     ]
     low, high = axes.get_xlim()
-    last = -2.0
-    for threshold, fmr in sorted(lines):
+    room = 0.042 * (high - low)
+    places = sorted(lines)
+    taken = [(threshold, threshold) for threshold, _ in places]
+    for threshold, fmr in places:
         axes.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        if threshold - last < 0.024 * (high - low):
-            continue
-        last = threshold
-        axes.annotate(
-            f"FMR {stated(fmr)}",
-            (threshold, 0.985),
-            xycoords=("data", "axes fraction"),
-            xytext=(-2, 0),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="top",
-            fontsize=8,
-            color=INK,
-        )
+        # Left of its line, or right where another label or line is in the way, or nowhere.
+        for side, begin in (("right", threshold - room), ("left", threshold)):
+            if all(end <= begin or start >= begin + room for start, end in taken if start != threshold):
+                taken.append((begin, begin + room))
+                axes.annotate(
+                    f"FMR {stated(fmr)}",
+                    (threshold, 0.985),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(-2 if side == "right" else 2, 0),
+                    textcoords="offset points",
+                    rotation=90,
+                    ha=side,
+                    va="top",
+                    fontsize=8,
+                    color=INK,
+                )
+                break
 
 
 def _rebinned(histograms: Histograms) -> tuple[Floats, Floats, Floats]:
@@ -254,7 +256,7 @@ def _legend(axes: Axes) -> None:
         ncols=2,
         frameon=False,
         labelcolor=INK,
-        fontsize=8.5,
+        fontsize=9,
         columnspacing=1.4,
         borderaxespad=0.3,
     )
@@ -295,14 +297,3 @@ def _inline(svg: str, name: str, label: str) -> str:
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
     return f"{head}>{body}".replace(INK, "currentColor")
-
-
-def describe(report: Report) -> str:
-    """What the DET curve shows at its ends, for those who cannot see it."""
-    if not report.det:
-        return ""
-    first, last = report.det[0], report.det[-1]
-    return (
-        f"From FNMR {percent(first.fnmr)} at FMR {percent(first.fmr)} "
-        f"to FNMR {percent(last.fnmr)} at FMR {percent(last.fmr)}."
-    )

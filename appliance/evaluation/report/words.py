@@ -3,7 +3,9 @@
 import math
 import unicodedata
 
-_HIDDEN = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+_HIDDEN = frozenset(
+    "\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+)
 """Characters that turn the line around or hide: a name could pose as another with them."""
 
 
@@ -24,9 +26,14 @@ def span(low: float | None, high: float | None) -> str:
     return f"{_digits(low * 100)} to {_digits(high * 100)} %"
 
 
+def signed(difference: float) -> str:
+    """A difference of rates in percentage points: `1.65`."""
+    return _digits(difference * 100).replace("-", "\u2212")
+
+
 def points(low: float, high: float) -> str:
     """An interval of a difference of rates, in percentage points: `-0.2 to 1.4`."""
-    return f"{_signed(low)} to {_signed(high)}"
+    return f"{signed(low)} to {signed(high)}"
 
 
 def one_in(rate: float) -> str:
@@ -83,7 +90,3 @@ def _digits(number: float) -> str:
     if size >= 0.995:
         return f"{number:.2f}"
     return f"{number:.{1 - math.floor(math.log10(size))}f}"
-
-
-def _signed(difference: float) -> str:
-    return _digits(difference * 100).replace("-", "\u2212")
