@@ -33,22 +33,33 @@ KeepNothing = Annotated[
 ]
 
 
-def evaluate(  # noqa: PLR0913 - the options of a command
-    dataset: Annotated[Path | None, typer.Argument(help="A folder with one folder of photographs a person.")] = None,
+def evaluate(
+    dataset: Annotated[
+        Path | None, typer.Argument(help="A folder with one folder of photographs a person.")
+    ] = None,
     pack: Annotated[str, typer.Option(help="edge or dlib.")] = "edge",
     template: Annotated[int, typer.Option(min=1, max=50, help="Photographs in a template.")] = 5,
-    frames: Annotated[int, typer.Option(min=1, max=10, help="Photographs in an attempt; the best counts.")] = 1,
+    frames: Annotated[
+        int, typer.Option(min=1, max=10, help="Photographs in an attempt; the best counts.")
+    ] = 1,
     pairs: Annotated[
         Path | None,
         typer.Option(help="A CSV file of pairs: two files of the folder, and yes where they are one person."),
     ] = None,
-    fmr: Annotated[float, typer.Option(help="With --pairs: the FMR at whose threshold they are decided.")] = 1e-4,
+    fmr: Annotated[
+        float, typer.Option(help="With --pairs: the FMR at whose threshold they are decided.")
+    ] = 1e-4,
     report: Annotated[
-        Path | None, typer.Option(help="Folder for report.html, report.json and plots; else named by the data.")
+        Path | None,
+        typer.Option(help="Folder for report.html, report.json and plots; else named by the data."),
     ] = None,
-    show_faces: Annotated[bool, typer.Option("--show-faces", help="Put the hardest pairs' faces in.")] = False,
+    show_faces: Annotated[
+        bool, typer.Option("--show-faces", help="Put the hardest pairs' faces in.")
+    ] = False,
     keep_nothing: KeepNothing = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Delete all embeddings that were kept, and end.")] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Delete all embeddings that were kept, and end.")
+    ] = False,
     jobs: Jobs = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 7,
     packs: Packs = None,
@@ -58,9 +69,9 @@ def evaluate(  # noqa: PLR0913 - the options of a command
     """Measure how often the right person is refused, and somebody else is let in.
 
     Photographs go through the door's own detection, alignment and embedding, and vault's own template and
-    comparison. DATASET holds one folder a person; a groups.csv in it (person,ATTRIBUTE,...) adds error rates by
-    group. Interrupted, it goes on where it was when started again: embeddings are kept for a week in a file
-    that is yours alone. They are biometric data: --keep-nothing keeps none, --forget deletes them.
+    comparison. DATASET holds one folder a person; a groups.csv in it (person,ATTRIBUTE,...) adds error rates
+    by group. Interrupted, it goes on where it was when started again: embeddings are kept for a week in a
+    file that is yours alone. They are biometric data: --keep-nothing keeps none, --forget deletes them.
 
     \b
     drempel evaluate photographs
@@ -74,7 +85,7 @@ def evaluate(  # noqa: PLR0913 - the options of a command
         return
     if dataset is None:
         raise ConfigurationError("give a folder with one folder of photographs a person, see --help")
-    _be_stopped_in_order()
+    be_stopped_in_order()
     began = time.monotonic()
     from appliance.evaluation import dataset as datasets  # noqa: PLC0415
     from appliance.evaluation.faces import with_faces  # noqa: PLC0415
@@ -159,7 +170,7 @@ def _forget(*, as_json: bool) -> None:
     show({"forgotten": count}, f"{count} files of embeddings are deleted", as_json=as_json)
 
 
-def _be_stopped_in_order() -> None:
+def be_stopped_in_order() -> None:
     """An end from outside is one in order, too: workers are stopped, and what was done is kept."""
 
     def stop(_signal: int, _frame: object) -> None:
@@ -201,29 +212,30 @@ def _in_words(report: "Report", page: Path) -> str:
     lines = [
         f"{report.data}: {report.photographs:,} photographs of {report.people:,} people, pack {report.pack}",
         f"failure to acquire {report.fta:.2%}, failure to enrol {report.fte:.2%}",
-        f"{report.templates:,} templates of {report.template} by {report.template_people:,} people; "
-        f"{report.genuine:,} genuine attempts and {report.impostor:,} impostor attempts "
-        f"of {report.frames} {'frame' if report.frames == 1 else 'frames'}",
+        f"{report.templates:,} templates of {report.template} by {report.template_people:,} people",
+        f"{report.genuine:,} genuine and {report.impostor:,} impostor attempts, of {report.frames} each",
     ]
-    if report.eer is not None and report.eer_low is not None and report.eer_high is not None:
-        lines.append(f"EER {report.eer:.2%} ({report.eer_low:.2%} to {report.eer_high:.2%})")
+    if report.eer is not None:
+        lines.append(f"EER {_span(report.eer, report.eer_low, report.eer_high)}")
     if report.fnmr_at_fmr:
-        lines += ["", "FMR       FNMR    95 % over people    threshold"]
+        lines += ["", f"{'FMR':<10}{'FNMR':<26}threshold"]
         lines += [
-            f"{float(fmr):<8g} {each.fnmr:>6.2%}    {each.low:.2%} to {each.high:.2%}     {each.threshold:.4f}"
+            f"{fmr:<10}{_span(each.fnmr, each.low, each.high):<26}{each.threshold:.4f}"
             for fmr, each in report.fnmr_at_fmr.items()
         ]
-    lines += [f"FMR {fmr}: not stated, {why}" for fmr, why in report.left_out.items()]
+    lines += [f"{fmr:<10}not stated: {why}" for fmr, why in report.left_out.items()]
     if report.at_pack_thresholds:
-        lines += ["", "at the pack's own thresholds, which were set before:"]
+        lines += ["", "At the pack's own thresholds, which were set before:", f"{'named':<10}{'FNMR':<26}FMR"]
         lines += [
-            f"FMR {each.named_fmr:<8g} measured {each.fmr.rate:.2g} ({each.fmr.low:.2g} to {each.fmr.high:.2g}), "
-            f"FNMR {each.fnmr.rate:.2%} ({each.fnmr.low:.2%} to {each.fnmr.high:.2%})"
+            f"{each.named_fmr:<10g}{_span(each.fnmr.rate, each.fnmr.low, each.fnmr.high):<26}"
+            f"{each.fmr.rate:.2g} ({each.fmr.low:.2g} to {each.fmr.high:.2g})"
             for each in report.at_pack_thresholds
         ]
     for what, value in (report.pairs or {}).items():
-        if isinstance(value, tuple):
-            lines += [f"{what}: {each}" for each in value]
-        else:
-            lines.append(f"{what}: {value}")
-    return "\n".join([*lines, "", f"the whole report: {page}"])
+        listed = value if isinstance(value, tuple) else (value,)
+        lines += [f"{what}: {each}" for each in listed]
+    return "\n".join([*lines, "", "Intervals are of 95 %, over people.", f"The whole report: {page}"])
+
+
+def _span(rate: float, low: float | None, high: float | None) -> str:
+    return f"{rate:.2%}" if low is None or high is None else f"{rate:.2%} ({low:.2%} to {high:.2%})"

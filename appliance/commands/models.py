@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.commands.evaluate import Jobs, KeepNothing, be_stopped_in_order, embeddings_of, find_source
 from appliance.commands.shared import AsJson, Config, Packs, packs_folder, progress, show, show_table
 from appliance.errors import ConfigurationError
 
@@ -81,3 +82,69 @@ def models_verify(
             rows.append({"name": each, "ok": False, "found": str(damage)})
     show_table(rows, as_json=as_json)
     sys.exit(0 if all(row["ok"] for row in rows) else 1)
+
+
+@models_app.command("calibrate")
+def models_calibrate(
+    pack: Annotated[str, typer.Argument(help="edge or dlib.")],
+    dataset: Annotated[Path, typer.Argument(help="A folder with one folder of photographs a person.")],
+    fmr: Annotated[
+        list[float] | None, typer.Option(help="A false match rate to have a threshold for; may be repeated.")
+    ] = None,
+    describe: Annotated[
+        str | None, typer.Option(help="What the photographs are, for the manifest; else the folder's name.")
+    ] = None,
+    subtract_mean: Annotated[
+        bool, typer.Option("--mean/--no-mean", help="Whether the mean embedding is subtracted.")
+    ] = True,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the manifest here, not where the pack's own one is.")
+    ] = None,
+    keep_nothing: KeepNothing = False,
+    jobs: Jobs = None,
+    packs: Packs = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a pack's thresholds on photographs, and write them into its manifest with the evidence.
+
+    It takes thousands of people for FMR 1e-5, and other people than those on whom error rates are stated
+    afterwards. A rate that the photographs cannot decide is left out, and said so.
+
+    \b
+    drempel models calibrate edge photographs
+    drempel models calibrate edge photographs --fmr 1e-3 --fmr 1e-4 --output edge.toml
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from appliance.evaluation import calibration  # noqa: PLC0415
+    from appliance.evaluation.dataset import read_dataset  # noqa: PLC0415
+
+    rates = fmr or list(calibration.RATES)
+    if not all(0 < rate < 1 for rate in rates):
+        raise ConfigurationError("a false match rate is between 0 and 1, such as --fmr 1e-4")
+    be_stopped_in_order()
+    data = read_dataset(dataset)
+    source = find_source(pack, packs, config)
+    seen = embeddings_of(data, source, jobs=jobs, keep_nothing=keep_nothing)
+    made = calibration.calibrate(data, seen, rates, subtract_mean=subtract_mean)
+    command = " ".join(
+        ["drempel models calibrate", pack, data.name, *(f"--fmr {rate:g}" for rate in fmr or ())]
+    )
+    command += "" if subtract_mean else " --no-mean"
+    table = calibration.calibration_table(command, describe or data.name, data, seen, source, made)
+    path = calibration.write_manifest(pack, table, output)
+    for (rate, frames), why in made.left_out.items():
+        progress(f"FMR {rate:g} of {frames} frames: left out, {why}")
+    rows = [
+        {
+            "fmr": each.fmr,
+            "frames": each.frames,
+            "threshold": each.threshold,
+            "fnmr": round(each.fnmr, 6),
+            "low": round(each.low, 6),
+            "high": round(each.high, 6),
+            "impostors_above": each.impostors_above,
+        }
+        for each in made.thresholds
+    ]
+    show_table(rows, as_json=as_json)
+    progress(f"written to {path}")

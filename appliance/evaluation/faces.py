@@ -35,9 +35,7 @@ def with_faces(report: Report, data: Dataset, source: Source) -> Report:
 
     def shown(pairs: Iterable[HardPair]) -> tuple[HardPair, ...]:
         return tuple(
-            pair.model_copy(
-                update={"template_faces": faces(pair.template), "probe_faces": faces(pair.probe)}
-            )
+            pair.model_copy(update={"template_faces": faces(pair.template), "probe_faces": faces(pair.probe)})
             for pair in pairs
         )
 

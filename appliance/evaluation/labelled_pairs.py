@@ -1,4 +1,4 @@
-"""Labelled pairs of photographs: each is enrolled alone, and the other verified, at one threshold of the pack."""
+"""Labelled pairs of photographs: one is enrolled, the other verified, at one threshold of the pack."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,9 @@ class _Judged:
     score: float
 
 
-def study_pairs(pairs: Pairs, seen: Embeddings, protocol: Protocol, made: Circumstances, fmr: float) -> Report:
+def study_pairs(
+    pairs: Pairs, seen: Embeddings, protocol: Protocol, made: Circumstances, fmr: float
+) -> Report:
     """Decide every pair at the pack's threshold for `fmr`, and count how often that is wrong.
 
     Args:
@@ -124,9 +126,7 @@ def _point(
         size = max(people) + 1
         rates.append(share_over_people(np.bincount(wrong, minlength=size), np.bincount(of, minlength=size)))
     return (
-        model.PackPoint(
-            named_fmr=fmr, threshold=threshold, fmr=measured(rates[0]), fnmr=measured(rates[1])
-        ),
+        model.PackPoint(named_fmr=fmr, threshold=threshold, fmr=measured(rates[0]), fnmr=measured(rates[1])),
     )
 
 

@@ -208,9 +208,7 @@ def _groups(data: Dataset, scores: ScoreSet, stated: Stated) -> dict[str, model.
     return tables
 
 
-def _row(
-    row: GroupRates, labels: Sequence[str | None], genuine_of: npt.NDArray[np.int64]
-) -> model.GroupRow:
+def _row(row: GroupRates, labels: Sequence[str | None], genuine_of: npt.NDArray[np.int64]) -> model.GroupRow:
     members = np.array([label == row.group for label in labels])
     return model.GroupRow(
         group=row.group or "not stated",

@@ -65,11 +65,12 @@ def _measured(calibration: Calibration | None) -> str:
     lines = [
         about,
         "",
-        "| FMR of an attempt | frames | threshold | FNMR of one probe |",
+        "| FMR of an attempt | frames | threshold | FNMR of one probe (95 % over people) |",
         "| --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {each.fmr:g} | {each.frames} | {each.threshold:.4f} | {each.fnmr:.2%} |"
+        f"| {each.fmr:g} | {each.frames} | {each.threshold:.4f} | "
+        f"{each.fnmr:.2%} ({each.low:.2%} to {each.high:.2%}) |"
         for each in calibration.thresholds
     ]
     lines += ["", "The threshold for three frames is that of one frame at a third of the rate (union bound)."]

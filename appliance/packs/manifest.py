@@ -136,16 +136,21 @@ class Threshold(_Part):
         fmr: false match rate of the whole attempt that the threshold is for.
         frames: how many frames an attempt decides on at most.
         fnmr: share of genuine single probes below it. For three frames this bounds the attempt's.
+        low, high: the interval of `fnmr`, 95 %, over people.
+        impostors_above: impostor scores of single probes at or above it, on which it rests.
     """
 
     fmr: Annotated[float, Field(gt=0, lt=1)]
     frames: Literal[1, 3]
     threshold: Annotated[float, Field(ge=-1, le=1)]
     fnmr: Rate
+    low: Rate
+    high: Rate
+    impostors_above: Annotated[int, Field(ge=0)]
 
 
 class Calibration(_Part):
-    """How the thresholds came to be. Written by `scripts/calibrate`."""
+    """How the thresholds came to be. Written by `drempel models calibrate`."""
 
     command: Text
     data: Text
@@ -234,7 +239,7 @@ class Manifest(_Part):
     def _calibrated(self) -> Calibration:
         if self.calibration is None:
             raise ManifestInvalid(
-                f"pack {self.name} has no thresholds yet: run scripts/calibrate {self.name}"
+                f"pack {self.name} has no thresholds yet: run drempel models calibrate {self.name} DATASET"
             )
         return self.calibration
 
@@ -249,9 +254,25 @@ def load_manifest(name: str) -> Manifest:
     if not _NAME.fullmatch(name) or name not in available():
         raise UnknownPack(f"there is no pack {name[:40]!r}: choose one of {', '.join(available())}")
     try:
-        document = tomllib.loads(shipped(f"models/{name}.toml").read_text(encoding="utf-8"))
-        manifest = Manifest.model_validate(document)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = shipped(f"models/{name}.toml").read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestInvalid(f"models/{name}.toml is damaged ({error}): install drempel again") from error
+    return read_manifest(name, text)
+
+
+def read_manifest(name: str, text: str) -> Manifest:
+    """Read and check the text of a manifest.
+
+    Args:
+        name: that the manifest must say of itself.
+        text: TOML.
+
+    Raises:
+        ManifestInvalid: it does not follow the schema.
+    """
+    try:
+        manifest = Manifest.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
         raise ManifestInvalid(f"models/{name}.toml is damaged ({error}): install drempel again") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -1,112 +1,111 @@
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from typer.testing import CliRunner
 
+from appliance.cli import app
+from appliance.errors import ConfigurationError
 from appliance.evaluation import calibration
-from appliance.evaluation.calibration import Dataset, as_camera, compare, score_all
-from appliance.vault.comparison import make_template, score
-
-ROOT = Path(__file__).parents[2]
-
-
-def units(count: int, dimension: int, seed: int) -> npt.NDArray[np.float32]:
-    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
-
-
-@pytest.mark.parametrize("dimension", [128, 512])
-@pytest.mark.parametrize("shift", [0.0, 0.6])
-def test_all_scores_at_once_are_those_of_the_vault(dimension: int, shift: float) -> None:
-    vectors = units(200, dimension, 1)
-    mean = np.float32(shift) * units(1, dimension, 2)[0]
-    template = make_template(list(vectors[:5]))
-    scores = score_all(template, vectors, mean)
-    expected = [score(template, vector, mean) for vector in vectors]
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
-
-
-def test_a_vector_without_direction_scores_as_in_the_vault() -> None:
-    mean = units(1, 128, 3)[0]
-    vectors = np.stack([mean, units(1, 128, 4)[0]])
-    scores = score_all(vectors[1], vectors, mean)
-    assert scores[0] == score(vectors[1], mean, mean) == -1
-
-
-def test_genuine_scores_are_of_photographs_outside_the_template() -> None:
-    person, other = units(2, 128, 5)
-    data = Dataset("two", ["a", "b"], np.stack([person] * 7 + [other] * 3), np.repeat([0, 1], [7, 3]), 10, 0)
-    scores = compare(data, np.zeros(128, np.float32))
-    assert scores.templates == scores.template_people == 1
-    np.testing.assert_allclose(scores.genuine, [1, 1], atol=1e-6)
-    np.testing.assert_allclose(scores.impostor, [float(person @ other)] * 3, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "framed"),
-    [
-        ((250, 250), (334, 250)),
-        ((640, 480), (640, 480)),
-        ((1, 1), (2, 1)),
-        ((1, 16_384), (6000, 4500)),
-        ((16_384, 1), (6000, 4500)),
-        ((4000, 6000), (6000, 4500)),
-    ],
+from appliance.evaluation.calibration import (
+    ManifestUnwritable,
+    NothingDecided,
+    calibrate,
+    calibration_table,
+    mean_of_half,
+    write_manifest,
 )
-def test_a_photograph_of_any_proportions_becomes_a_frame_of_the_cameras(
-    size: tuple[int, int], framed: tuple[int, int]
-) -> None:
-    frame = as_camera(np.full((size[1], size[0], 3), 255, np.uint8))
-    assert (frame.shape[1], frame.shape[0]) == framed
-    assert frame.max() == 255
+from appliance.evaluation.embeddings import Source
+from appliance.packs.manifest import ManifestInvalid, load_manifest, read_manifest
+from appliance.shipped import shipped
+from tests.evaluation.people import made_up
+
+FEW_RATES = (1e-1, 1e-2, 1e-4)
 
 
-def test_the_script_makes_the_environment_and_leaves_paths_as_the_caller_means_them(tmp_path: Path) -> None:
-    tree = tmp_path / "a tree"
-    (tree / "scripts").mkdir(parents=True)
-    (tree / ".venv" / "bin").mkdir(parents=True)
-    shutil.copy(ROOT / "scripts/calibrate", tree / "scripts/calibrate")
-    (tree / "scripts/environment").write_text('prepare() { echo "$1" >prepared; }\n')
-    python = tree / ".venv/bin/python"
-    python.write_text('#!/bin/sh\npwd\necho "$*"\n')
-    python.chmod(0o755)
-    said = subprocess.run(
-        [tree / "scripts/calibrate", "edge", "lfw-dev", "--packs", "PACKS"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert said.splitlines() == [
-        str(tmp_path),
-        "-P -m appliance.evaluation.calibration edge lfw-dev --packs PACKS",
-    ]
-    assert (tree / "prepared").read_text() == "requirements.lock\n"
+def test_thresholds_let_no_more_through_than_their_rate_and_three_frames_are_stricter() -> None:
+    data, seen = made_up([8] * 60, noise=1.2)
+    made = calibrate(data, seen, FEW_RATES, subtract_mean=False)
+    scores = made.found.scores
+    found = {(each.fmr, each.frames): each for each in made.thresholds}
+    assert set(found) == {(1e-1, 1), (1e-2, 1), (1e-1, 3), (1e-2, 3)}
+    assert set(made.left_out) == {(1e-4, 1), (1e-4, 3)}
+    for (rate, frames), each in found.items():
+        share = (scores.tail >= each.threshold).mean()
+        assert share <= rate / frames
+        assert each.impostors_above == (scores.tail >= each.threshold).sum()
+        assert each.fnmr == (scores.genuine < each.threshold).mean()
+        assert each.low <= each.fnmr <= each.high
+        assert round(each.threshold, 4) == each.threshold
+    assert found[1e-2, 3].threshold > found[1e-2, 1].threshold > found[1e-1, 1].threshold
+
+
+def test_the_mean_is_of_half_of_the_people_each_alike() -> None:
+    data, seen = made_up([2, 9] * 40, noise=0.3)
+    mean = mean_of_half(data, seen)
+    assert 25 <= mean.people <= 55
+    chosen = [number for number, name in enumerate(data.people) if calibration._in_mean(name)]
+    owner = np.array([each.person for each in data.photographs])
+    expected = np.mean([seen.vectors[owner == number].mean(axis=0) for number in chosen], axis=0)
+    np.testing.assert_allclose(mean.vector, expected, atol=1e-6)
+
+
+def table_for(source: Source) -> str:
+    data, seen = made_up([8] * 60, noise=1.2, dimension=512)
+    made = calibrate(data, seen, (1e-1, 1e-2), subtract_mean=True)
+    return calibration_table('drempel "calibrate"\n', "made up \\ people", data, seen, source, made)
+
+
+def test_the_table_is_a_manifests_and_takes_the_place_of_the_former_one(tmp_path: Path) -> None:
+    table = table_for(Source(tmp_path, "edge"))
+    path = write_manifest("edge", table, tmp_path / "edge.toml")
+    text = path.read_text(encoding="utf-8")
+    manifest = read_manifest("edge", text)
+    assert manifest.calibration is not None
+    assert manifest.calibration.people == 60
+    assert manifest.calibration.command == "drempel calibrate"
+    assert {(each.fmr, each.frames) for each in manifest.calibration.thresholds} == {
+        (0.1, 1),
+        (0.01, 1),
+        (0.1, 3),
+        (0.01, 3),
+    }
+    assert text.count("[calibration]") == 1
+    assert manifest.files == load_manifest("edge").files
+
+
+def test_a_table_that_is_none_changes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ManifestInvalid):
+        write_manifest("edge", "[calibration]\npeople = 3\n", tmp_path / "edge.toml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ManifestUnwritable, match="--output"):
+        write_manifest("edge", table_for(Source(tmp_path, "edge")), tmp_path / "missing" / "edge.toml")
 
 
 @pytest.mark.models
-def test_a_measurement_of_two_people_prints_and_leaves_the_manifest(
-    test_models: Path,
-    portrait_paths: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_photographs_of_two_people_decide_nothing_and_no_manifest_is_written(
+    test_models: Path, portrait_paths: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for person in ("obama", "biden"):
         (tmp_path / "few" / person).mkdir(parents=True)
-        for number in range(6):
+        for number in range(8):
             shutil.copy(portrait_paths[f"{person}.jpg"], tmp_path / "few" / person / f"{number}.jpg")
-    manifest = ROOT / "models/edge.toml"
-    before = manifest.read_bytes()
-    arguments = ["edge", str(tmp_path / "few"), "--packs", str(test_models), "--dry-run"]
-    monkeypatch.setattr(sys, "argv", ["calibrate", *arguments])
-    calibration.main()
-    said = capsys.readouterr().out
-    assert "12 photographs of 2 people; no face in 0" in said
-    assert "2 templates of 2 people: 2 genuine and 12 impostor scores" in said
-    assert manifest.read_bytes() == before
+    before = shipped("models/edge.toml").read_bytes()
+    target = tmp_path / "edge.toml"
+    arguments = ["models", "calibrate", "edge", str(tmp_path / "few"), "--packs", str(test_models), "--json"]
+    arguments += ["--fmr", "0.7", "--output", str(target), "--keep-nothing", "--jobs", "1"]
+    said = CliRunner().invoke(app, arguments)
+    assert isinstance(said.exception, NothingDecided), said.output
+    assert "16 of 16 photographs" in said.stderr
+    assert not target.exists()
+    assert shipped("models/edge.toml").read_bytes() == before
+
+
+def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["models", "calibrate", "edge", str(tmp_path), "--fmr", "2"])
+    assert isinstance(said.exception, ConfigurationError)

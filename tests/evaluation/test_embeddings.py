@@ -23,6 +23,7 @@ from appliance.evaluation.embeddings import (
     look,
     store_path,
 )
+from appliance.lens.camera.pictures import read_picture_file
 from appliance.lens.quality import Verdict
 from tests.fixtures_models import installed_edge
 
@@ -167,7 +168,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(
 ) -> None:
     """SIGKILL in the middle; what was written down is whole, and the second run does the rest only."""
     many = tmp_path / "many"
-    picture = cv2.imread(str(people[0].path))
+    picture = read_picture_file(people[0].path)
     for number in range(120):
         (many / "someone").mkdir(parents=True, exist_ok=True)
         picture[0, 0] = number

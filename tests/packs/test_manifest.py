@@ -96,7 +96,7 @@ def test_a_manifest_that_says_too_much_or_wrong_is_refused(
 
 def test_a_manifest_without_calibration_says_what_to_run(document: dict[str, Any]) -> None:
     del document["calibration"]
-    with pytest.raises(ManifestInvalid, match="scripts/calibrate edge"):
+    with pytest.raises(ManifestInvalid, match="models calibrate edge"):
         Manifest.model_validate(document).threshold(1e-4, 1)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from appliance.evaluation.calibration import as_camera
 from appliance.lens.camera.interface import Frame
 from appliance.lens.camera.pictures import BadPicture, read_picture
 from appliance.lens.camera.replay import fit
@@ -89,8 +88,7 @@ def read_case(number: int, damage: Damage, steps: Steps) -> dict[str, Any]:
         raise AssertionError(f"{picture.dtype} {picture.shape} {picture.flags}")
     steps.take(fit(picture, 640, 480))
     if number % 4 == 0:
-        # The frame path meets the picture in its own size, too, and the evaluation's frame of it.
-        steps.take(as_camera(picture))
+        # The frame path meets the picture in its own size, too.
         steps.take(picture)
     return {
         "kind": kind,

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from appliance.evaluation.calibration import embed_dataset
+from appliance.evaluation.dataset import read_dataset
+from appliance.evaluation.embeddings import Outcome, Source, Store, embed_all
 from appliance.lens.camera.pictures import BadPicture, read_picture
 from appliance.lens.camera.replay import ReplayCamera
 from appliance.lens.camera.scene import SceneInvalid
-from appliance.lens.models import LoadedPack
 from tests.damaged import Damage
 
 ROOT = Path(__file__).parents[2]
@@ -184,20 +184,19 @@ def test_a_replay_goes_on_after_each_picture_that_it_refuses(damage: Damage, tmp
 
 
 def test_the_evaluation_counts_each_file_that_is_no_picture(
-    damage: Damage,
-    edge: LoadedPack,
-    portrait_paths: dict[str, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    damage: Damage, test_models: Path, portrait_paths: dict[str, Path], tmp_path: Path
 ) -> None:
     for person in ("one", "two"):
         (tmp_path / person).mkdir()
         shutil.copy(portrait_paths["obama.jpg"], tmp_path / person / "whole.jpg")
     paths, refused = written(damage, tmp_path / "two", 54)
     os.mkfifo(tmp_path / "two" / "pipe.jpg")
-    data = embed_dataset(tmp_path, edge)
-    assert data.unreadable == refused + 1
-    assert data.images == 2 + len(paths) - refused
-    assert len(data.vectors) + data.missed == data.images
-    assert len(data.vectors) > 2
-    assert capsys.readouterr().err.count(" is left out: ") == refused + 1
+    data = read_dataset(tmp_path)
+    store = Store(None)
+    seen = embed_all(
+        data.photographs, Source(test_models, "edge"), store, workers=1, progress=lambda *_: None
+    )
+    store.close()
+    assert len(data.photographs) == 2 + len(paths)
+    assert int((seen.outcomes == Outcome.NOT_A_PICTURE).sum()) == refused
+    assert len(seen.vectors) == int((seen.outcomes == Outcome.EMBEDDED).sum()) > 2

@@ -237,7 +237,7 @@ class Report(_Part):
     det: tuple[DetPoint, ...] = ()
     hardest: Hardest = Hardest()
     groups: dict[Name, Groups] = Field(default_factory=dict)
-    pairs: dict[str, int | float | Name | None] | None = None
+    pairs: dict[str, int | float | Name | tuple[Name, ...] | None] | None = None
     cannot_tell: tuple[Name, ...] = ()
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     intervals: str = "people drawn anew, with all their comparisons (bootstrap)"
