@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing beside it: no script, no font, no picture from elsewhere."""
+"""The report as one page of HTML that needs nothing beside it: no script, font or picture."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -64,7 +64,7 @@ def people(number: int) -> str:
 
 
 def name(text: str) -> str:
-    """A name from outside, with what would hide or turn the line around written out: `\\u202e`."""
+    r"""A name from outside, with what would hide or turn the line around written out: `\u202e`."""
     return "".join(
         f"\\u{ord(each):04x}" if each in _HIDDEN or unicodedata.category(each) == "Cc" else each
         for each in text
