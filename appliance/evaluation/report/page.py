@@ -62,7 +62,7 @@ def render(report: Report, plots: Mapping[str, str]) -> str:
     )
     environment.filters |= {
         "percent": words.percent, "stated": words.stated, "one_in": words.one_in, "count": words.count,
-        "people": words.people, "name": words.name, "signed": words.signed, "removeprefix": str.removeprefix,
+        "people": words.people, "name": words.name, "signed": words.signed, "removeprefix": str.removeprefix, "shortened": words.shortened,
     }  # fmt: skip
     return environment.get_template("page.html.j2").render(
         report=report,

@@ -71,6 +71,11 @@ def name(text: str) -> str:
     )
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """A long name without its middle, so that its beginning and its end can still be compared."""
+    return text if len(text) <= most else f"{text[: most // 2]}\u2026{text[-(most // 2 - 1) :]}"
+
+
 def most_with_no_error(people_seen: int, level: float = 0.95) -> float:
     """The largest share of people that no error among so many leaves open ("rule of three": about 3 / n).
 
