@@ -41,7 +41,7 @@ def _people(report: Report) -> Iterator[str]:
     )
     if report.left_out:
         rates = ", ".join(stated(float(rate)) for rate in report.left_out)
-        yield f"Nothing is said of a false match rate of {rates}: see there why."
+        yield f"Nothing is said of a false match rate of {rates}: the section on error rates says why."
 
 
 def _groups(report: Report) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _attempts(report: Report) -> Iterator[str]:
     )
     yield (
         "The impostors are people who happen to be in the set, each with their own face. Nobody tried to "
-        "look like somebody else, and twins and close relatives are accepted far more often than FMR says."
+        "look like somebody else, and twins and close relatives can be accepted far more often than FMR says."
     )
     if report.frames > 1:
         yield (

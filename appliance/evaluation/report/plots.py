@@ -92,7 +92,14 @@ def _det(axes: Axes, report: Report) -> None:
     least_fnmr = 0.5 / max(report.genuine, 1)
     least_fmr = 0.5 / max(report.impostor, 1)
     fmr = np.array([point.fmr for point in report.det])
-    highest = max([*(point.high for point in report.det), *(each.fnmr.high for each in pack), 0.01])
+    highest = max(
+        [
+            *(point.high for point in report.det),
+            *(each.fnmr.high for each in pack),
+            *(each.high for each in report.fnmr_at_fmr.values()),
+            0.01,
+        ]
+    )
     lowest = min(
         rate for rate in (*(max(each.low, least_fnmr) for each in report.det), 0.9) if rate >= least_fnmr
     )
@@ -107,7 +114,8 @@ def _det(axes: Axes, report: Report) -> None:
         probit((point.high for point in report.det), bottom),
         color=BLUE,
         alpha=0.22,
-        linewidth=0,
+        # A single point's band has no width of its own.
+        linewidth=5 if len(x) == 1 else 0,
         label=f"{report.level * 100:g} % interval of FNMR",
     )
     curve = probit((point.fnmr for point in report.det), bottom)
