@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.commands.bench import bench
+from appliance.commands.evaluate import evaluate
 from appliance.commands.models import models_app
 from appliance.commands.people import badges_app, consent_app, enrol, erase, people_app
 from appliance.commands.shared import AsJson, Config, Packs, default_packs, ensure_pack, progress, show_table
@@ -228,7 +229,7 @@ for name, group in (
     ("simulate", simulate_app),
 ):
     app.add_typer(group, name=name)
-for command in (bench, enrol, erase, status, events):
+for command in (bench, evaluate, enrol, erase, status, events):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.lens.alignment import align
-from appliance.lens.camera.replay import SURROUND
+from appliance.lens.camera.pictures import SURROUND, BadPicture, read_picture_file
 from appliance.lens.detection import DetectedFace
 from appliance.lens.models import LoadedPack, load_pack
 from appliance.packs.manifest import load_manifest
@@ -44,12 +44,17 @@ TEMPLATE = 5
 MOST_TEMPLATES = 5
 MOST_PROBES = 20
 LEAST_IMPOSTORS = 5
+MOST_ACROSS = 6000
+"""Pixels of a photograph's frame."""
 SEED = 7
 
 
 @dataclass
 class Dataset:
-    """Embeddings (n, d) of length 1, whose they are (n,), and how many photographs gave none."""
+    """Embeddings (n, d) of length 1, whose they are (n,), how many photographs gave none.
+
+    `unreadable` files, of which no picture could be read, are not among the `images`.
+    """
 
     name: str
     people: list[str]
@@ -57,6 +62,7 @@ class Dataset:
     owner: npt.NDArray[np.int64]
     images: int
     missed: int
+    unreadable: int = 0
 
 
 @dataclass
@@ -74,14 +80,16 @@ def embed_dataset(folder: Path, pack: LoadedPack) -> Dataset:
     """Embed the face nearest to the middle of each photograph."""
     people = sorted(path.name for path in folder.iterdir() if path.is_dir())
     vectors, owner = [], []
-    images = 0
+    images = unreadable = 0
     for number, person in enumerate(people):
         for path in sorted((folder / person).iterdir()):
-            frame = cv2.imread(str(path))
-            if frame is None:
+            try:
+                frame = as_camera(read_picture_file(path))
+            except BadPicture as error:
+                unreadable += 1
+                print(f"  {path} is left out: {error}", file=sys.stderr)
                 continue
             images += 1
-            frame = as_camera(frame)
             faces = pack.detector.detect(frame)
             if not faces:
                 continue
@@ -92,14 +100,21 @@ def embed_dataset(folder: Path, pack: LoadedPack) -> Dataset:
             print(f"  {number} of {len(people)} people", file=sys.stderr)
     if not vectors:
         sys.exit(f"{folder} holds no photograph with a face: give a folder with one folder a person")
-    return Dataset(folder.name, people, np.array(vectors), np.array(owner), images, images - len(vectors))
+    missed = images - len(vectors)
+    return Dataset(folder.name, people, np.array(vectors), np.array(owner), images, missed, unreadable)
 
 
 def as_camera(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A photograph within a frame of the camera's proportions, 4:3, as `lens.camera.replay` shows it.
 
     The detector's input is made for these: another shape would be shrunk more than a frame at the door is.
+    A picture that would make a frame of more than `MOST_ACROSS` pixels (a strip, as a rule) is shrunk first.
     """
+    height, width = picture.shape[:2]
+    share = MOST_ACROSS / max(width, height * 4 / 3)
+    if share < 1:
+        size = (max(1, int(width * share)), max(1, int(height * share)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     height, width = picture.shape[:2]
     across, down = max(0, -(-4 * height // 3) - width), max(0, -(-3 * width // 4) - height)
     framed: npt.NDArray[np.uint8] = cv2.copyMakeBorder(
@@ -273,7 +288,10 @@ def main() -> None:
     data = embed_dataset(chosen.dataset, pack)
     if chosen.save is not None:
         np.savez(chosen.save, vectors=data.vectors, owner=data.owner, people=data.people)
-    print(f"{data.images} photographs of {len(data.people)} people; no face in {data.missed}")
+    print(
+        f"{data.images} photographs of {len(data.people)} people; no face in {data.missed}, "
+        f"no picture in {data.unreadable}"
+    )
     mean = mean_of_half(data)
     print(f"mean over {mean[2]} photographs of {mean[1]} people, length {np.linalg.norm(mean[0]):.3f}")
     if chosen.no_mean:

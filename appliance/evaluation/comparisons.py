@@ -20,7 +20,8 @@ import numpy.typing as npt
 from appliance.errors import ConfigurationError
 from appliance.evaluation.dataset import Dataset
 from appliance.evaluation.embeddings import Embeddings
-from appliance.evaluation.error_rates import ImpostorTail, ScoreSet
+from appliance.evaluation.error_rates import ScoreSet
+from appliance.evaluation.impostor_tail import ImpostorTail
 from appliance.vault.comparison import make_template
 
 Vectors = npt.NDArray[np.float32]
@@ -120,8 +121,8 @@ def compare(
         )
     have_files = np.bincount(owner, minlength=len(data.people))
     to_enrol = have_files > template_size
-    scores_set = ScoreSet.of(
-        np.concatenate(genuine), np.concatenate(genuine_person), tail, templates_of, attempts_of
+    scores_set = tail.score_set(
+        np.concatenate(genuine), np.concatenate(genuine_person), templates_of, attempts_of
     )
     return Comparisons(
         scores_set,

@@ -29,7 +29,7 @@ from appliance import lens
 from appliance.errors import DrempelError
 from appliance.evaluation.dataset import Photograph
 from appliance.lens.alignment import BadLandmarks, align
-from appliance.lens.camera.pictures import BadPicture, read_picture
+from appliance.lens.camera.pictures import BadPicture, read_picture_file
 from appliance.lens.camera.replay import fit
 from appliance.lens.detection import DetectedFace
 from appliance.lens.embedding import BadEmbedding
@@ -320,8 +320,8 @@ def look(path: Path, pack: LoadedPack, source: Source) -> Seen:
     folder it lies in. What the door's gates would say of it is the `verdict`.
     """
     try:
-        picture = read_picture(path.read_bytes())
-    except (OSError, BadPicture):
+        picture = read_picture_file(path)
+    except BadPicture:
         return Seen(Outcome.NOT_A_PICTURE, Verdict.NO_FACE)
     frame = fit(picture, *FRAME)
     faces = pack.detector.detect(frame)
@@ -329,7 +329,7 @@ def look(path: Path, pack: LoadedPack, source: Source) -> Seen:
     if not faces:
         return Seen(Outcome.NO_FACE, verdict)
     try:
-        chip = align(frame, _subject(faces).landmarks, pack.embedder.layout)
+        chip = align(frame, subject(faces).landmarks, pack.embedder.layout)
         if verdict is Verdict.GOOD:
             verdict, _ = judge_chip(chip)
         embedding = pack.embedder.embed(chip)
@@ -338,6 +338,7 @@ def look(path: Path, pack: LoadedPack, source: Source) -> Seen:
     return Seen(Outcome.EMBEDDED, verdict, embedding.astype("<f4").tobytes())
 
 
-def _subject(faces: Sequence[DetectedFace]) -> DetectedFace:
+def subject(faces: Sequence[DetectedFace]) -> DetectedFace:
+    """Whose photograph it is: the face nearest to its middle."""
     middle = np.array(FRAME) / 2
     return min(faces, key=lambda face: float(np.linalg.norm((face.box[:2] + face.box[2:]) / 2 - middle)))

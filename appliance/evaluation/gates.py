@@ -8,9 +8,8 @@ import collections
 import sys
 from pathlib import Path
 
-import cv2
-
 from appliance.lens.alignment import align
+from appliance.lens.camera.pictures import BadPicture, read_picture_file
 from appliance.lens.camera.replay import fit
 from appliance.lens.models import load_pack
 from appliance.lens.quality import Verdict, judge_chip, judge_faces
@@ -21,10 +20,11 @@ def main(packs: Path, folder: Path, step: int) -> None:
     pack = load_pack(packs, "edge", acknowledged=["edge"], detector_size=None)
     verdicts: collections.Counter[Verdict] = collections.Counter()
     for path in sorted(folder.rglob("*.jpg"))[::step]:
-        picture = cv2.imread(str(path))
-        if picture is None:
+        try:
+            frame = fit(read_picture_file(path), 640, 480)
+        except BadPicture as error:
+            print(f"{path} is left out: {error}")
             continue
-        frame = fit(picture, 640, 480)
         faces = pack.detector.detect(frame)
         verdict = judge_faces(faces, frame, face_min_px=60)
         if verdict is Verdict.GOOD:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from appliance.lens.alignment import BadLandmarks
 from appliance.lens.camera.interface import Frame
 from appliance.lens.code import read_codes
+from appliance.lens.detection import check_frame
 from appliance.lens.embedding import BadEmbedding
 from appliance.lens.quality import Face, Verdict, judge_chip, judge_faces, score, yaw
 from appliance.link.framing import Message
@@ -147,15 +148,21 @@ class Capture:
         self._choice_opens = self._choice_closes = self._now()
 
     def see(self, frame: Frame) -> None:
-        """Take one frame through the steps that the state allows, and overwrite it."""
+        """Take one frame through the steps that the state allows, and overwrite it.
+
+        Raises:
+            BadFrame: it is not (height, width, 3) uint8, or is empty: such a camera cannot be used.
+        """
         try:
+            check_frame(frame)
             self.counts.frames += 1
             if self.state is State.WAITING_FOR_CLAIM:
                 self._read_codes(frame)
             elif self.state is State.EMBEDDING and self._probes_left:
                 self._look_for_face(frame)
         finally:
-            frame.fill(0)
+            if isinstance(frame, np.ndarray):
+                frame.fill(0)
 
     def end(self) -> None:
         """Overwrite what is held; frames that still come are overwritten only."""

@@ -34,10 +34,13 @@ import numpy.typing as npt
 from appliance.errors import DrempelError
 
 _LEAST_SIDE_PX = 16
+"""Of a frame in which a face is looked for."""
+MOST_SIDE_PX = 32_766
+"""Of a frame: OpenCV's warp counts a picture's sides in 16 bits."""
 
 
 class BadFrame(DrempelError, ValueError):
-    """A frame is not (height, width, 3) uint8."""
+    """A frame is not (height, width, 3) uint8, is empty, or is longer than `MOST_SIDE_PX`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,18 @@ class FaceDetector:
         """Find all faces in a frame.
 
         Args:
-            frame: (height, width, 3) uint8, BGR, each side at least 16 pixels.
+            frame: (height, width, 3) uint8, BGR.
 
         Returns:
-            The faces, largest first.
+            The faces, largest first; none where a side has less than 16 pixels, or the frame is so long that
+            less than one would be left of the other side.
 
         Raises:
             BadFrame: the frame has another type or shape.
         """
-        _check(frame)
+        check_frame(frame)
+        if min(frame.shape[:2]) < _LEAST_SIDE_PX or not self._leaves_both_sides(frame):
+            return []
         boxes, landmarks = self._scrfd.detect(frame)
         faces = [
             DetectedFace(np.array(box[:4], np.float32), float(box[4]), np.array(five, np.float32))
@@ -98,14 +104,23 @@ class FaceDetector:
         landmarks.fill(0)
         return sorted(faces, key=lambda face: face.size, reverse=True)
 
+    def _leaves_both_sides(self, frame: npt.NDArray[np.uint8]) -> bool:
+        """Whether insightface, which shrinks the frame into the input and rounds down, has a pixel left."""
+        across, down = self.input_size
+        height, width = frame.shape[:2]
+        return bool(across * height >= width and down * width >= height)
 
-def _check(frame: object) -> None:
+
+def check_frame(frame: object) -> None:
+    """Nothing, if the frame can go through all steps.
+
+    Raises:
+        BadFrame: it has another type or shape.
+    """
     if not isinstance(frame, np.ndarray):
         raise BadFrame(f"a frame must be an array, (height, width, 3) uint8; this is {type(frame).__name__}")
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         found = f"{frame.dtype} {frame.shape}"
         raise BadFrame(f"a frame must be uint8 of shape (height, width, 3), BGR; this is {found}")
-    if min(frame.shape[:2]) < _LEAST_SIDE_PX:
-        raise BadFrame(
-            f"a frame must be at least {_LEAST_SIDE_PX} pixels each way; this is {frame.shape[:2]}"
-        )
+    if not 1 <= min(frame.shape[:2]) <= max(frame.shape[:2]) <= MOST_SIDE_PX:
+        raise BadFrame(f"a frame must have 1 to {MOST_SIDE_PX} pixels each way; this is {frame.shape[:2]}")

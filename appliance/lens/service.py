@@ -30,7 +30,7 @@ from appliance.journal import Event, Journal
 from appliance.lens.alignment import align
 from appliance.lens.camera import Camera, CameraAbsent, CameraBroke, Frame, open_camera
 from appliance.lens.capture import Capture, Recogniser
-from appliance.lens.detection import DetectedFace, FaceDetector
+from appliance.lens.detection import BadFrame, DetectedFace, FaceDetector
 from appliance.lens.embedding import FaceEmbedder
 from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
@@ -203,7 +203,7 @@ class LensService:
         except LinkError:
             self._journal.note(Event.HOSTILE_MESSAGE)
             return LensFailed(LensTrouble.INTERNAL)
-        except (CameraAbsent, CameraBroke) as error:
+        except (CameraAbsent, CameraBroke, BadFrame) as error:
             _say(str(error))
             absent = isinstance(error, CameraAbsent)
             return LensFailed(LensTrouble.CAMERA_ABSENT if absent else LensTrouble.CAMERA_BROKE)

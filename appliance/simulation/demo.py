@@ -17,6 +17,7 @@ import numpy as np
 
 from appliance.api_client import ApiClient, ApiError
 from appliance.errors import ConfigurationError
+from appliance.lens.camera.pictures import BadPicture, read_picture_file
 from appliance.process import Zone
 from appliance.qr import png
 from appliance.simulation.board import BoardError, Change
@@ -270,9 +271,10 @@ def variations(picture: Path, folder: Path, count: int = 8) -> list[Path]:
     Raises:
         ConfigurationError: the file is no picture.
     """
-    image = cv2.imread(str(picture))
-    if image is None:
-        raise ConfigurationError(f"{picture} is no picture: give a JPEG or PNG of one face")
+    try:
+        image = read_picture_file(picture)
+    except BadPicture as error:
+        raise ConfigurationError(f"{picture}: {error}; give a JPEG or PNG of one face") from error
     height, width = image.shape[:2]
     paths = []
     for number in range(count):

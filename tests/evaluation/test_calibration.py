@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from appliance.evaluation import calibration
-from appliance.evaluation.calibration import Dataset, compare, score_all
+from appliance.evaluation.calibration import Dataset, as_camera, compare, score_all
 from appliance.vault.comparison import make_template, score
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,25 @@ def test_genuine_scores_are_of_photographs_outside_the_template() -> None:
     assert scores.templates == scores.template_people == 1
     np.testing.assert_allclose(scores.genuine, [1, 1], atol=1e-6)
     np.testing.assert_allclose(scores.impostor, [float(person @ other)] * 3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "framed"),
+    [
+        ((250, 250), (334, 250)),
+        ((640, 480), (640, 480)),
+        ((1, 1), (2, 1)),
+        ((1, 16_384), (6000, 4500)),
+        ((16_384, 1), (6000, 4500)),
+        ((4000, 6000), (6000, 4500)),
+    ],
+)
+def test_a_photograph_of_any_proportions_becomes_a_frame_of_the_cameras(
+    size: tuple[int, int], framed: tuple[int, int]
+) -> None:
+    frame = as_camera(np.full((size[1], size[0], 3), 255, np.uint8))
+    assert (frame.shape[1], frame.shape[0]) == framed
+    assert frame.max() == 255
 
 
 def test_the_script_makes_the_environment_and_leaves_paths_as_the_caller_means_them(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 from appliance.errors import ConfigurationError
 from appliance.lens.camera import CameraAbsent, CameraBroke, Frame, open_camera
-from appliance.lens.camera.replay import SURROUND, WALL, ReplayCamera
+from appliance.lens.camera.pictures import SURROUND
+from appliance.lens.camera.replay import WALL, ReplayCamera
 from appliance.lens.camera.scene import SceneInvalid
 from appliance.settings import Camera as CameraSettings
 from tests.lens.scripted import open_paths, textured
@@ -280,6 +282,12 @@ def test_a_scene_that_cannot_be_played_is_refused_with_what_to_write(
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert str(tmp_path) not in open_paths()
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(SceneInvalid, match=r"a\.png is no picture"):
+        ReplayCamera(tmp_path, 640, 480).open()
 
 
 def test_nothing_to_replay_is_an_absent_camera(tmp_path: Path) -> None:

@@ -118,6 +118,17 @@ def test_a_camera_of_another_size_is_taken_as_it_is(device: Path, monkeypatch: p
         assert camera.read(0.1) is frame
 
 
+@pytest.mark.parametrize(
+    "given", [np.ones((1, 5000), np.uint8), np.ones((48, 64, 2), np.uint8), np.ones((48, 64, 3), np.uint16)]
+)
+def test_frames_that_opencv_could_not_convert_are_a_broken_camera(
+    device: Path, monkeypatch: pytest.MonkeyPatch, given: Frame
+) -> None:
+    monkeypatch.setattr(FakeVideoCapture, "retrieve", lambda _self, _image: (True, given))
+    with camera_at(device) as camera, pytest.raises(CameraBroke, match="of a form that is not read"):
+        camera.read(0.1)
+
+
 def test_a_read_does_not_outlast_its_wait(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeVideoCapture, "ready", False)
     with camera_at(device) as camera:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from appliance.lens.alignment import BadLandmarks
 from appliance.lens.camera import Frame
 from appliance.lens.capture import CHOICE_TIME, ENROLMENT_SPACING, MAX_CODES, Capture, State
+from appliance.lens.detection import BadFrame
 from appliance.lens.embedding import BadEmbedding
 from appliance.link.framing import Message
 from appliance.link.messages import (
@@ -263,3 +265,30 @@ def test_an_ended_look_only_overwrites() -> None:
     assert look.sent == []
     assert look.recogniser.detections == 0
     assert look.capture.state is State.ENDED
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 700, 3), (700, 1, 3), (17, 16, 3)])
+def test_a_frame_of_any_size_is_seen_and_overwritten(shape: tuple[int, ...]) -> None:
+    look = Look(ScriptedRecogniser(script=[[]]))
+    for frame in (np.full(shape, 255, np.uint8), np.full((2 * shape[0], *shape[1:]), 9, np.uint8)[::-2]):
+        look.capture.see(frame)
+        assert not frame.any()
+    look.capture.embed(1, hints=False)
+    frame = np.full(shape, 255, np.uint8)
+    look.capture.see(frame)
+    assert not frame.any()
+    assert look.recogniser.detections == 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [np.full((9, 9), 7, np.uint8), np.full((9, 9, 4), 7, np.uint8), np.full((9, 9, 3), 7, np.float32)],
+    ids=["grey", "alpha", "floating point"],
+)
+def test_an_array_that_is_no_frame_is_refused_and_overwritten_all_the_same(frame: Any) -> None:
+    look = Look()
+    with pytest.raises(BadFrame, match="a frame must"):
+        look.capture.see(frame)
+    assert not frame.any()
+    with pytest.raises(BadFrame, match="a frame must"):
+        look.capture.see(None)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.lens.camera import Frame
-from appliance.lens.code import MAX_CODES_PER_FRAME, read_codes
+from appliance.lens.code import MAX_CODES_PER_FRAME, MOST_PIXELS, read_codes
 from appliance.link.messages import (
     MAX_CODE,
     TOKEN,
@@ -94,6 +94,14 @@ def test_a_hostile_picture_crashes_nothing(random: object, damage: int) -> None:
             top, left = rng.integers(30, 170), rng.integers(0, 160)
             frame[top : top + 8, left : left + 8] = rng.integers(0, 256)
     assert all(1 <= len(code) <= MAX_CODE for code in read_codes(frame))
+
+
+@pytest.mark.parametrize("times", [7, 12])
+def test_a_token_is_read_in_a_frame_far_too_large(times: int) -> None:
+    token = secrets.token_bytes(TOKEN)
+    frame = np.repeat(np.repeat(held_up(token), times, 0), times, 1)
+    assert frame.shape[0] * frame.shape[1] > MOST_PIXELS
+    assert read_codes(frame) == [token]
 
 
 def test_the_frame_itself_is_left_as_it_was() -> None:

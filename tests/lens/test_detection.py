@@ -51,14 +51,29 @@ def test_what_insightface_found_is_overwritten_once_copied() -> None:
         np.zeros((480, 640, 3), dtype=np.int8),
         np.zeros((1, 480, 640, 3), dtype=np.uint8),
         np.zeros((0, 640, 3), dtype=np.uint8),
-        np.zeros((480, 1, 3), dtype=np.uint8),
+        np.zeros((480, 0, 3), dtype=np.uint8),
+        np.lib.stride_tricks.as_strided(np.zeros((1, 1, 3), np.uint8), (16, 40_000, 3), (0, 0, 1)),
         None,
         b"frame",
     ],
 )
 def test_a_frame_of_another_type_or_shape_is_refused(frame: Any) -> None:
-    with pytest.raises(BadFrame, match="a frame must be"):
+    with pytest.raises(BadFrame, match="a frame must"):
         simulated().detect(frame)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 640), (480, 1), (15, 15), (16, 16), (16, 32_766), (32_766, 16)]
+)
+@pytest.mark.parametrize("level", [0, 255, None])
+def test_a_frame_too_small_or_too_long_for_a_face_shows_none(
+    edge: LoadedPack, shape: tuple[int, int], level: int | None
+) -> None:
+    frame = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
+    if level is not None:
+        frame.fill(level)
+    assert edge.detector.detect(frame) == []
 
 
 @pytest.mark.models

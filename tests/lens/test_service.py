@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -236,6 +237,35 @@ def test_a_failing_camera_is_told_and_the_next_look_works(
             vault.say(Look(), Embed(1, 0))
             vault.hear_until(Probe)
     assert sum('"failed"' in line for line in events(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((480, 640), np.uint8),
+        np.zeros((1, 4096), np.uint8),
+        np.zeros((480, 640, 4), np.uint8),
+        np.zeros((480, 640, 3), np.float32),
+        np.zeros((0, 640, 3), np.uint8),
+        np.zeros((1, 32_767, 3), np.uint8),
+    ],
+    ids=["grey", "a row of bytes", "alpha", "floating point", "empty", "too long"],
+)
+def test_frames_that_are_none_end_the_look_as_a_broken_camera_and_the_next_look_works(
+    folder: Path, camera: ScriptedCamera, frame: Frame, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = camera.picture, camera._frame
+    with serving(folder, camera, ScriptedRecogniser()) as (_, path):
+        camera.picture, camera._frame = frame, frame.copy()
+        with Vault(path) as vault:
+            vault.say(Look())
+            assert vault.hear_until(LensFailed)[-1] == LensFailed(LensTrouble.CAMERA_BROKE)
+            assert not camera.is_open
+        camera.picture, camera._frame = good
+        with Vault(path) as vault:
+            vault.say(Look(), Embed(1, 0))
+            vault.hear_until(Probe)
+    assert "a frame must" in capfd.readouterr().err
 
 
 def test_a_step_that_fails_ends_the_look_and_says_where_but_not_what(

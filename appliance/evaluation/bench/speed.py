@@ -24,6 +24,7 @@ from appliance.evaluation.bench.peers.environment import Peer, interpreter
 from appliance.evaluation.bench.peers.process import WORKER, Answer, PeerProcess
 from appliance.evaluation.bench.spread import Interval, Spread, ratios
 from appliance.lens.camera.interface import Frame
+from appliance.lens.camera.pictures import BadPicture, read_picture_file
 from appliance.lens.camera.replay import fit
 from appliance.lens.models import LoadedPack, load_pack
 from appliance.lens.quality import judge_chip, judge_faces
@@ -169,10 +170,11 @@ def frames_of(pictures: Sequence[Path]) -> list[Frame]:
     frames = []
     for path in pictures:
         for scale in SCALES:
-            picture = cv2.imread(str(path))
-            if picture is None:
-                raise NotMeasurable(f"{path} is no picture that can be read: give another")
-            frames.append(fit(np.asarray(picture, np.uint8), WIDTH, HEIGHT, scale))
+            try:
+                picture = read_picture_file(path)
+            except BadPicture as error:
+                raise NotMeasurable(f"{path} is no picture that can be read: {error}") from error
+            frames.append(fit(picture, WIDTH, HEIGHT, scale))
     return frames
 
 

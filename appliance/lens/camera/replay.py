@@ -18,19 +18,16 @@ import cv2
 import numpy as np
 
 from appliance.lens.camera.interface import Camera, CameraAbsent, CameraBroke, Frame
+from appliance.lens.camera.pictures import MAX_BYTES, SURROUND, BadPicture, read_picture
 from appliance.lens.camera.scene import SCENE, Scene, SceneInvalid, Shot, scene_from_names, scene_from_text
 
 FRAMES_PER_SECOND = 15
 ROUNDING = 1e-6
 """Seconds by which a tick may seem to be ahead."""
-SURROUND = 90
-"""Grey level beside a picture that does not fill the frame."""
 WALL = 45
 """Grey level of a wall with nobody before it."""
 WALL_NOISE = 5
 """Grey levels of noise on it, either way: a sensor's, so that no two pixels agree by design."""
-MAX_PICTURE = 32 * 1024 * 1024
-"""Bytes of a picture file."""
 
 
 class _Reel(Protocol):
@@ -150,9 +147,10 @@ class _Folder:
 
     def _bytes(self, name: str) -> bytes:
         try:
-            handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._handle)
+            # A pipe in the folder would be waited for.
+            handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._handle)
             with os.fdopen(handle, "rb") as file:
-                return file.read(MAX_PICTURE)
+                return file.read(MAX_BYTES + 1)
         except OSError as error:
             raise SceneInvalid(f"{self._path}/{name} cannot be read: {error.strerror or error}") from error
 
@@ -179,10 +177,11 @@ class _Folder:
                 WALL - WALL_NOISE, WALL + WALL_NOISE + 1, (height, width, 1), np.uint8
             )
             return np.ascontiguousarray(np.broadcast_to(noise, (height, width, 3)))
-        content = np.frombuffer(self._bytes(shot.picture), np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-        if image is None:
-            raise SceneInvalid(f"{self._path}/{shot.picture} is no picture that can be decoded")
+        try:
+            image = read_picture(self._bytes(shot.picture))
+        except BadPicture as error:
+            where = f"{self._path}/{shot.picture}"
+            raise SceneInvalid(f"{where} is no picture that can be decoded: {error}") from error
         frame = fit(image, width, height, shot.scale)
         image.fill(0)
         if shot.blur > 0:

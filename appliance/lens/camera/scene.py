@@ -25,7 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from appliance.lens.camera.interface import CameraAbsent
 
 SCENE = "scene.toml"
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+PICTURES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jp2"}
+)
 PICTURES_PER_SECOND = 10
 """How fast a folder without a scene is shown."""
 

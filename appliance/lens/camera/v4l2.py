@@ -84,6 +84,9 @@ class V4l2Camera(Camera):
                 raise CameraBroke(f"{self._device} stopped giving frames: unplug it and plug it in again")
             return None
         self._last_frame_at = now
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            # What OpenCV cannot convert, it gives as it came: for H.264, a row of bytes.
+            raise CameraBroke(f"{self._device} gives frames of a form that is not read: use another camera")
         if image is not self._frame:
             # The camera chose another size than we asked for: its array becomes our buffer.
             self._frame.fill(0)

@@ -1,0 +1,229 @@
+"""`drempel evaluate`: how often recognition errs, on photographs of people."""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from appliance.commands.shared import AsJson, Config, Packs, ensure_pack, packs_folder, progress, show
+from appliance.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from appliance.evaluation.dataset import Dataset
+    from appliance.evaluation.embeddings import Embeddings, Source
+    from appliance.evaluation.report import Report
+
+INTERRUPTED = 130
+"""Exit status of a program that Ctrl-C ended, as shells have it."""
+TOLD_EVERY = 10
+"""Per cent, where progress is not drawn on a terminal."""
+
+Jobs = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Processes at work; else one for each core. 250 MB each.")
+]
+KeepNothing = Annotated[
+    bool, typer.Option("--keep-nothing", help="Keep no embedding on disk; then it cannot be resumed.")
+]
+
+
+def evaluate(  # noqa: PLR0913 - the options of a command
+    dataset: Annotated[Path | None, typer.Argument(help="A folder with one folder of photographs a person.")] = None,
+    pack: Annotated[str, typer.Option(help="edge or dlib.")] = "edge",
+    template: Annotated[int, typer.Option(min=1, max=50, help="Photographs in a template.")] = 5,
+    frames: Annotated[int, typer.Option(min=1, max=10, help="Photographs in an attempt; the best counts.")] = 1,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="A CSV file of pairs: two files of the folder, and yes where they are one person."),
+    ] = None,
+    fmr: Annotated[float, typer.Option(help="With --pairs: the FMR at whose threshold they are decided.")] = 1e-4,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, report.json and plots; else named by the data.")
+    ] = None,
+    show_faces: Annotated[bool, typer.Option("--show-faces", help="Put the hardest pairs' faces in.")] = False,
+    keep_nothing: KeepNothing = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Delete all embeddings that were kept, and end.")] = False,
+    jobs: Jobs = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 7,
+    packs: Packs = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how often the right person is refused, and somebody else is let in.
+
+    Photographs go through the door's own detection, alignment and embedding, and vault's own template and
+    comparison. DATASET holds one folder a person; a groups.csv in it (person,ATTRIBUTE,...) adds error rates by
+    group. Interrupted, it goes on where it was when started again: embeddings are kept for a week in a file
+    that is yours alone. They are biometric data: --keep-nothing keeps none, --forget deletes them.
+
+    \b
+    drempel evaluate photographs
+    drempel evaluate photographs --pack dlib --frames 3 --json
+    drempel evaluate portraits --pairs portraits/pairs.csv
+
+    How to measure on your own consenting people: docs/evaluate.md.
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    if forget:
+        _forget(as_json=as_json)
+        return
+    if dataset is None:
+        raise ConfigurationError("give a folder with one folder of photographs a person, see --help")
+    _be_stopped_in_order()
+    began = time.monotonic()
+    from appliance.evaluation import dataset as datasets  # noqa: PLC0415
+    from appliance.evaluation.faces import with_faces  # noqa: PLC0415
+    from appliance.evaluation.labelled_pairs import study_pairs  # noqa: PLC0415
+    from appliance.evaluation.report import write_report  # noqa: PLC0415
+    from appliance.evaluation.study import Circumstances, Protocol, study  # noqa: PLC0415
+    from appliance.packs.manifest import load_manifest  # noqa: PLC0415
+
+    listed = datasets.read_pairs(pairs, dataset) if pairs is not None else None
+    data = listed.data if listed else datasets.read_dataset(dataset)
+    if data.ignored:
+        progress(f"{data.ignored} files are no photographs by their names, and are passed over")
+    source = find_source(pack, packs, config)
+    seen = embeddings_of(data, source, jobs=jobs, keep_nothing=keep_nothing)
+    made = Circumstances(
+        command=shlex.join(["drempel", *sys.argv[1:]]),
+        source=source,
+        manifest=load_manifest(pack),
+        pack_hash=source.fingerprint(),
+        seconds=time.monotonic() - began,
+    )
+    progress("comparing")
+    if listed is not None:
+        found = study_pairs(listed, seen, Protocol(1, 1, seed), made, fmr)
+    else:
+        found = study(data, seen, Protocol(template, frames, seed), made)
+    if show_faces:
+        found = with_faces(found, data, source)
+    page = write_report(found, report or Path(f"report-{data.name}-{pack}"))
+    show(
+        found.model_dump(mode="json", exclude={"det", "histograms"}), _in_words(found, page), as_json=as_json
+    )
+
+
+def find_source(pack: str, packs: Path | None, config: Path | None) -> "Source":
+    """The pack, installed where it was not, with its conditions said."""
+    from appliance.evaluation.embeddings import Source  # noqa: PLC0415
+    from appliance.packs.manifest import load_manifest  # noqa: PLC0415
+
+    manifest = load_manifest(pack)
+    folder = packs_folder(packs, config)
+    ensure_pack(pack, folder)
+    if manifest.needs_acknowledgement:
+        progress(f"pack {pack}: {manifest.acknowledgement}")
+    return Source(folder, pack)
+
+
+def embeddings_of(data: "Dataset", source: "Source", *, jobs: int | None, keep_nothing: bool) -> "Embeddings":
+    """What the lens sees in a data set, with progress on standard error; Ctrl-C ends the program in order."""
+    from appliance.evaluation.embeddings import Store, embed_all, store_path  # noqa: PLC0415
+
+    path = None if keep_nothing else store_path(kept_folder(), source)
+    store = Store(path)
+    try:
+        with _drawn("photographs", len(data.photographs)) as tell:
+            return embed_all(
+                data.photographs, source, store, workers=jobs or len(os.sched_getaffinity(0)), progress=tell
+            )
+    except KeyboardInterrupt:
+        progress(
+            "interrupted: nothing was kept"
+            if path is None
+            else "interrupted: what was done is kept, start it again to go on from here"
+        )
+        sys.exit(INTERRUPTED)
+    finally:
+        store.close()
+        if path is not None:
+            progress(f"embeddings are kept for a week in {path}; delete them with drempel evaluate --forget")
+
+
+def kept_folder() -> Path:
+    """Where embeddings are kept: in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drempel" / "evaluation"
+
+
+def _forget(*, as_json: bool) -> None:
+    count = 0
+    for path in kept_folder().glob("*.db*"):
+        path.unlink(missing_ok=True)
+        count += path.suffix == ".db"
+    show({"forgotten": count}, f"{count} files of embeddings are deleted", as_json=as_json)
+
+
+def _be_stopped_in_order() -> None:
+    """An end from outside is one in order, too: workers are stopped, and what was done is kept."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+@contextmanager
+def _drawn(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; else a line for every tenth part."""
+    if not sys.stderr.isatty():
+        told = 0
+
+        def tell(done: int, of: int) -> None:
+            nonlocal told
+            if 100 * done // max(of, 1) >= told + TOLD_EVERY:
+                told = 100 * done // of // TOLD_EVERY * TOLD_EVERY
+                progress(f"{done} of {of} {what}")
+
+        yield tell
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, _of: bar.update(task, completed=done)
+
+
+def _in_words(report: "Report", page: Path) -> str:
+    lines = [
+        f"{report.data}: {report.photographs:,} photographs of {report.people:,} people, pack {report.pack}",
+        f"failure to acquire {report.fta:.2%}, failure to enrol {report.fte:.2%}",
+        f"{report.templates:,} templates of {report.template} by {report.template_people:,} people; "
+        f"{report.genuine:,} genuine attempts and {report.impostor:,} impostor attempts "
+        f"of {report.frames} {'frame' if report.frames == 1 else 'frames'}",
+    ]
+    if report.eer is not None and report.eer_low is not None and report.eer_high is not None:
+        lines.append(f"EER {report.eer:.2%} ({report.eer_low:.2%} to {report.eer_high:.2%})")
+    if report.fnmr_at_fmr:
+        lines += ["", "FMR       FNMR    95 % over people    threshold"]
+        lines += [
+            f"{float(fmr):<8g} {each.fnmr:>6.2%}    {each.low:.2%} to {each.high:.2%}     {each.threshold:.4f}"
+            for fmr, each in report.fnmr_at_fmr.items()
+        ]
+    lines += [f"FMR {fmr}: not stated, {why}" for fmr, why in report.left_out.items()]
+    if report.at_pack_thresholds:
+        lines += ["", "at the pack's own thresholds, which were set before:"]
+        lines += [
+            f"FMR {each.named_fmr:<8g} measured {each.fmr.rate:.2g} ({each.fmr.low:.2g} to {each.fmr.high:.2g}), "
+            f"FNMR {each.fnmr.rate:.2%} ({each.fnmr.low:.2%} to {each.fnmr.high:.2%})"
+            for each in report.at_pack_thresholds
+        ]
+    for what, value in (report.pairs or {}).items():
+        if isinstance(value, tuple):
+            lines += [f"{what}: {each}" for each in value]
+        else:
+            lines.append(f"{what}: {value}")
+    return "\n".join([*lines, "", f"the whole report: {page}"])
