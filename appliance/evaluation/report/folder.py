@@ -5,6 +5,8 @@ from pathlib import Path
 from appliance.errors import ConfigurationError
 from appliance.evaluation.report.model import Report
 
+_PLOTS = frozenset({"det.svg", "det.png", "histograms.svg", "histograms.png"})
+
 
 class ReportUnwritable(ConfigurationError):
     """The folder of the report cannot be made, or written to."""
@@ -39,6 +41,8 @@ def write_report(report: Report, folder: Path) -> Path:
             temporary = folder / f"{name}.new"
             temporary.write_bytes(content)
             temporary.replace(folder / name)
+        for name in _PLOTS - files.keys():
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ReportUnwritable(
             f"the report cannot be written to {folder} ({error.strerror}): give another folder with --report"

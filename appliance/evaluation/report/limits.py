@@ -1,6 +1,7 @@
 """What an evaluation cannot tell, in sentences for whoever relies on it."""
 
 import re
+from collections.abc import Iterator
 
 from appliance.evaluation.report.model import Report
 from appliance.evaluation.report.words import count, most_with_no_error, people, percent, stated
@@ -22,36 +23,34 @@ def limits(report: Report) -> list[str]:
     return [*_people(report), *_groups(report), *_attempts(report), *_origin(report)]
 
 
-def _people(report: Report) -> list[str]:
-    seen = report.template_people
-    most = percent(most_with_no_error(seen, report.level))
-    said = [
+def _people(report: Report) -> Iterator[str]:
+    most = percent(most_with_no_error(report.template_people, report.level))
+    yield (
         f"The number of people bounds what can be said, not the number of comparisons: templates are of "
-        f"{people(seen)}. Even if none of them is ever refused, up to {most} of all people could still be "
-        f"(the rule of three: about 3 divided by the number of people)."
-    ]
-    if seen < 2:
-        said.append(
-            "With a template of fewer than two people no interval means anything: how one person differs "
-            "from the next is not in the data."
+        f"{people(report.template_people)}. Even if none of them is ever refused, up to {most} of all people "
+        f"could still be (the rule of three: about 3 divided by the number of people)."
+    )
+    if report.template_people < 2:
+        yield (
+            "With templates of fewer than two people no interval means anything: how one person differs from "
+            "the next is not in the data."
         )
-    said.append(
+    yield (
         "The intervals say how far the figures could be off for people like those in this set. They do not "
         "cover that the people, the light and the camera of the site are different."
     )
     if report.left_out:
         rates = ", ".join(stated(float(rate)) for rate in report.left_out)
-        said.append(f"Nothing is said of a false match rate of {rates}: too few comparisons would decide it.")
-    return said
+        yield f"Nothing is said of a false match rate of {rates}: the section on error rates says why."
 
 
-def _groups(report: Report) -> list[str]:
+def _groups(report: Report) -> Iterator[str]:
     if not report.groups:
-        return [
-            "No groups were stated (there is no groups.csv), so this evaluation cannot tell whether some groups "
-            "of people are refused, or mistaken for others, more often."
-        ]
-    said = []
+        yield (
+            "No groups were stated (there is no groups.csv), so this evaluation cannot tell whether some "
+            "groups of people are refused, or mistaken for others, more often."
+        )
+        return
     few = [
         f"{attribute}: {row.group} ({row.people})"
         for attribute, groups in report.groups.items()
@@ -59,55 +58,57 @@ def _groups(report: Report) -> list[str]:
         if row.people < FEW_PEOPLE
     ]
     if few:
-        said.append(
-            f"Of groups with fewer than {FEW_PEOPLE} people little can be said, and a gap may be chance or may "
-            f"hide: {', '.join(few)}."
+        yield (
+            f"Of groups with fewer than {FEW_PEOPLE} people little can be said; a gap may be chance, and one "
+            f"may be hidden: {', '.join(few)}."
         )
-    said.append(
-        "Groups are compared by the attributes that were stated and by no other, and one at a time: a group "
-        "where two of them meet may fare worse than either."
+    yield (
+        "Groups are compared by the attributes that were stated and by no other, and one at a time: people "
+        "in whom two of them meet may fare worse than either group."
     )
-    return said
 
 
-def _attempts(report: Report) -> list[str]:
-    said = [
-        "No presentation attack was tried: how the door fares with a photograph, a screen or a mask held up to "
-        "it has to be measured apart.",
-        "The others are people who happen to be in the set, each with their own face. Nobody tried to look like "
-        "somebody else, and twins and close relatives are accepted far more often than these figures say.",
-    ]
+def _attempts(report: Report) -> Iterator[str]:
+    yield (
+        "No presentation attack was tried: how the door fares with a photograph, a screen or a mask held up "
+        "to it has to be measured apart."
+    )
+    yield (
+        "The impostors are people who happen to be in the set, each with their own face. Nobody tried to "
+        "look like somebody else, and twins and close relatives can be accepted far more often than FMR says."
+    )
     if report.frames > 1:
-        said.append(
-            f"An attempt is {report.frames} frames, here photographs of different days and places. Frames of one "
-            f"moment at a door are more alike, so that a second and third chance helps less there: these "
-            f"figures flatter."
+        yield (
+            f"An attempt is {report.frames} frames, here photographs of different days and places. Frames of "
+            f"one moment at a door are more alike, so that a second and third chance helps less there: FNMR "
+            f"here flatters."
         )
-    return said
 
 
-def _origin(report: Report) -> list[str]:
-    said = [
-        "These are photographs, not frames of the door's camera: its light, angle and distance, movement, and "
-        "people who look away are not in them. Photographs are also chosen by somebody, so that failures to "
-        "acquire at a door are more frequent than FTA says.",
-        "How much a face changes between enrolment and attempt, over months and years, is known only as far as "
-        "the photographs span it.",
-    ]
+def _origin(report: Report) -> Iterator[str]:
+    yield (
+        "These are photographs, not frames of the door's camera: its light, angle and distance, movement, "
+        "and people who look away are not in them. Photographs are also chosen by somebody, so that failures "
+        "to acquire may well be more frequent at a door than FTA says."
+    )
+    yield (
+        "How much a face changes between enrolment and attempt, over months and years, is known only as far "
+        "as the photographs span it."
+    )
     if _LABELED_FACES.search(report.data):
-        said.append(
-            "Labeled Faces in the Wild shows people in the news of about 2002 to 2004, mostly men, mostly adults "
-            "and mostly of light skin, in photographs of the press; some are wrongly labelled. Figures on it say "
-            "little about others. The models may have learnt from some of the same people."
+        yield (
+            "Labeled Faces in the Wild shows people in the news of about 2002 to 2004, mostly men, mostly "
+            "adults and mostly of light skin, in photographs of the press; some are wrongly labelled. "
+            "Figures on it say little about others, and the models may have learnt from some of "
+            "the same people."
         )
     else:
-        said.append(
-            "Who is in the set, how they were found, and whether the models have learnt from the same people, "
+        yield (
+            "Who is in the set, how they were found, and whether the models have learnt from the same people "
             "is not known to the program. Whoever gathered the photographs has to state it."
         )
     if report.pairs is not None:
-        said.append(
-            f"A list of pairs does not say who is who: each of the {count(report.photographs)} photographs counts "
-            f"as a person of its own, and the intervals are narrower than they ought to be."
+        yield (
+            f"A list of pairs does not say who is who: each of the {count(report.photographs)} photographs "
+            f"counts as a person of its own, so that the intervals are narrower than they ought to be."
         )
-    return said

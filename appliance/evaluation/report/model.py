@@ -1,4 +1,5 @@
-"""What a report holds. Its JSON is report.json; keys may be added, so a reader passes over those it does not know.
+"""What a report holds. Its JSON is report.json; keys may be added: those it does not
+know, a reader passes over.
 
 Rates are fractions from 0 to 1, intervals are of 95 % unless `level` says otherwise, scores are cosines. The
 terms are those of ISO/IEC 19795-1.
@@ -8,8 +9,15 @@ import json
 import math
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic import model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from appliance.errors import DrempelError
 
@@ -168,7 +176,10 @@ class Gap(_Part):
 
 
 class Groups(_Part):
-    """One attribute: its groups, all at one threshold, and the gaps; None where fewer than two can be compared."""
+    """One attribute: its groups, all at one threshold, and the gaps.
+
+    A gap is None where fewer than two groups can be compared.
+    """
 
     rows: tuple[GroupRow, ...]
     threshold: float

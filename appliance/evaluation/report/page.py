@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing beside it: no script, no font, no picture from elsewhere."""
+"""The report as one page of HTML that needs nothing beside it: no script, font or picture."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -60,10 +60,9 @@ def render(report: Report, plots: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": words.percent, "stated": words.stated, "one_in": words.one_in, "count": words.count,
-        "people": words.people, "name": words.name, "signed": words.signed, "removeprefix": str.removeprefix,
-    }  # fmt: skip
+    environment.filters["removeprefix"] = str.removeprefix
+    for each in ("count", "name", "one_in", "people", "percent", "shortened", "signed", "stated"):
+        environment.filters[each] = getattr(words, each)
     return environment.get_template("page.html.j2").render(
         report=report,
         plots={name: Markup(svg) for name, svg in plots.items()},  # noqa: S704 - drawn by us, no text from outside

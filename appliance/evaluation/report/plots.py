@@ -1,7 +1,7 @@
 """The DET curve and the histograms of scores, drawn by matplotlib as SVG and PNG.
 
-All text in a plot is ours: no name of a file, person or group is drawn. The colours (Okabe and Ito's) are told
-apart by the colour-blind, and every line by its shape as well, in grey print.
+All text in a plot is ours: no name of a file, person or group is drawn. The colours (Okabe and Ito's) are
+told apart by the colour-blind, and every line by its shape as well, in grey print.
 """
 
 import io
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +24,15 @@ from appliance.evaluation.report.words import stated
 Floats = npt.NDArray[np.float64]
 
 INK = "#1b1b1f"
-"""Text and axes; in the page this colour becomes the page's own, light or dark."""
+"""Text and axes."""
 BLUE, ORANGE = "#0072b2", "#d55e00"
+_OF_PAGE = {INK: "currentColor", BLUE: "var(--mark)", ORANGE: "var(--other)"}
+"""What each colour becomes in the page, which has others on a dark ground."""
 MOST_BINS = 140
 SIZE = (5.4, 4.3)
 """Inches. Small, so that its letters stay legible on a phone."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.5,
     "text.usetex": False,
@@ -89,7 +92,14 @@ def _det(axes: Axes, report: Report) -> None:
     least_fnmr = 0.5 / max(report.genuine, 1)
     least_fmr = 0.5 / max(report.impostor, 1)
     fmr = np.array([point.fmr for point in report.det])
-    highest = max([*(point.high for point in report.det), *(each.fnmr.high for each in pack), 0.01])
+    highest = max(
+        [
+            *(point.high for point in report.det),
+            *(each.fnmr.high for each in pack),
+            *(each.high for each in report.fnmr_at_fmr.values()),
+            0.01,
+        ]
+    )
     lowest = min(
         rate for rate in (*(max(each.low, least_fnmr) for each in report.det), 0.9) if rate >= least_fnmr
     )
@@ -104,7 +114,8 @@ def _det(axes: Axes, report: Report) -> None:
         probit((point.high for point in report.det), bottom),
         color=BLUE,
         alpha=0.22,
-        linewidth=0,
+        # A single point's band has no width of its own.
+        linewidth=5 if len(x) == 1 else 0,
         label=f"{report.level * 100:g} % interval of FNMR",
     )
     curve = probit((point.fnmr for point in report.det), bottom)
@@ -137,7 +148,7 @@ def _det(axes: Axes, report: Report) -> None:
     _legend(axes)
 
 
-def _marks(marker: str, colour: str, label: str) -> dict[str, object]:
+def _marks(marker: str, colour: str, label: str) -> dict[str, Any]:
     return {
         "marker": marker,
         "linestyle": "none",
@@ -179,6 +190,9 @@ def _probit_axis(axes: Axes, low: float, high: float, *, across: bool) -> None:
 
 def _histograms(axes: Axes, report: Report) -> None:
     edges, genuine, impostor = _rebinned(report.histograms)
+    # Limits first: there may be nothing to find them by.
+    axes.set_ylim(0.5, 6 * max(float(genuine.max()), float(impostor.max()), 1.0))
+    axes.set_yscale("log")
     axes.stairs(impostor, edges, fill=True, color=ORANGE, alpha=0.3, label=f"impostor: {report.impostor:,}")
     axes.stairs(impostor, edges, color=ORANGE, linewidth=1.2)
     axes.stairs(
@@ -192,9 +206,6 @@ def _histograms(axes: Axes, report: Report) -> None:
         label=f"genuine: {report.genuine:,}",
     )
     axes.stairs(genuine, edges, color=BLUE, linewidth=1.6)
-    axes.set_yscale("log")
-    top = max(float(genuine.max()), float(impostor.max()), 1.0)
-    axes.set_ylim(0.5, top * 6)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
     axes.minorticks_off()
     _threshold_lines(axes, report)
@@ -210,7 +221,7 @@ def _threshold_lines(axes: Axes, report: Report) -> None:
         (each.threshold, float(fmr)) for fmr, each in report.fnmr_at_fmr.items()
     ]
     low, high = axes.get_xlim()
-    room = 0.042 * (high - low)
+    room = 0.028 * (high - low)
     places = sorted(lines)
     taken = [(threshold, threshold) for threshold, _ in places]
     for threshold, fmr in places:
@@ -296,4 +307,6 @@ def _inline(svg: str, name: str, label: str) -> str:
     # Two plots of one page may not share a name.
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
-    return f"{head}>{body}".replace(INK, "currentColor")
+    for ours, of_page in _OF_PAGE.items():
+        body = body.replace(ours, of_page)
+    return f"{head}>{body}"

@@ -64,11 +64,16 @@ def people(number: int) -> str:
 
 
 def name(text: str) -> str:
-    """A name from outside, with what would hide or turn the line around written out: `\\u202e`."""
+    r"""A name from outside, with what would hide or turn the line around written out: `\u202e`."""
     return "".join(
         f"\\u{ord(each):04x}" if each in _HIDDEN or unicodedata.category(each) == "Cc" else each
         for each in text
     )
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """A long name without its middle, so that its beginning and its end can still be compared."""
+    return text if len(text) <= most else f"{text[: most // 2]}\u2026{text[-(most // 2 - 1) :]}"
 
 
 def most_with_no_error(people_seen: int, level: float = 0.95) -> float:
