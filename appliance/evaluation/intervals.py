@@ -286,7 +286,7 @@ def thinned(scores: int) -> Thinned:
     """The highest so many of the tail: one by one at first, and of the rest every m-th to stand for m.
 
     People are resampled, so a sum over a million scores varies by some per cent from replicate to replicate;
-    that every m-th stands for m others blurs it by less than a per mille, and spares most of the time.
+    that every m-th stands for m others blurs it by some per mille, and spares most of the time.
     """
     spared = scores - RESAMPLED_ONE_BY_ONE
     if spared <= 0:
