@@ -225,6 +225,13 @@ def test_below_the_tail_the_histogram_stands_in_and_is_said_to() -> None:
     assert equal_error_rate(whole).eer <= found.eer <= equal_error_rate(whole).eer + 0.005
 
 
+def test_at_the_last_score_of_a_tail_others_tied_with_it_may_be_missing() -> None:
+    scores = tiny([0.5, 0.3, 0.3, 0.3], [0.5], keep=2)
+    last = float(scores.tail[-1])
+    assert impostors_at(scores, last) == (4, False)
+    assert impostors_at(scores, just_above(scores.tail[-1])) == (1, True)
+
+
 def test_a_threshold_below_a_tail_within_the_top_bin_is_above_all_that_may_not_pass() -> None:
     scores = tiny([1.0, 1.0, 0.9995, 0.9995], [0.5], keep=1)
     threshold, exact = threshold_for(scores, 0.3)

@@ -193,12 +193,13 @@ def test_where_the_tail_does_not_reach_the_threshold_is_held() -> None:
     assert held.pairs_above is None
     assert held.fnmr == fnmr_at(short, held.threshold)
     assert held.fnmr == pytest.approx(known.fnmr, abs=0.01)
-    assert held.low < held.fnmr < held.high
+    assert (held.low, held.high) == pytest.approx((known.low, known.high), abs=0.03)
     # The EER lies below the tail as well: FMR is held, FNMR resampled.
     eer, plain = eer_over_people(short), eer_over_people(whole)
     assert not eer.exact
     assert eer.low < eer.eer < eer.high
-    assert eer.eer == pytest.approx(plain.eer, abs=0.005)
+    # FMR of 7,080 comparisons at a fixed threshold adds little to what few people's FNMR leaves open.
+    assert (eer.eer, eer.low, eer.high) == pytest.approx((plain.eer, plain.low, plain.high), abs=0.02)
 
 
 def test_the_det_runs_from_the_least_fmr_that_the_data_allow_to_a_half() -> None:
