@@ -1,8 +1,8 @@
 """Error rates group by group at one threshold for all, and how far apart the worst and the best group are.
 
 FMR is that among impostors *within* a group: a stranger of the same sex, age or origin is the one who is
-most easily mistaken, and rates across groups would hide it (Grother, *Face Recognition Technology Evaluation
-(FRTE) Part 8: Summarizing Demographic Differentials*, NIST IR 8429, 2022; NIST IR 8280, 2019).
+most easily mistaken, and rates across groups would hide it (Grother, Ngan and Hanaoka, *Face Recognition
+Vendor Test (FRVT) Part 3: Demographic Effects*, NIST IR 8280, 2019).
 """
 
 from collections.abc import Callable, Sequence
