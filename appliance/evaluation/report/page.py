@@ -142,7 +142,7 @@ def bar(low: float | None, rate: float | None, high: float | None, end: float) -
 
 
 def value(given: float | str | None) -> str:
-    """A figure of a list of pairs, whatever it is."""
+    """A single figure of a list of pairs, whatever it is."""
     if given is None:
         return "not known"
     if isinstance(given, str):
