@@ -126,6 +126,7 @@ def about(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
         "pack_hash": made.pack_hash,
         "detector_size": made.source.detector_size or made.manifest.detector.input_size,
         "data": data.name,
+        "calibrated_on": made.manifest.calibration.data if made.manifest.calibration else None,
         "template": protocol.template,
         "frames": protocol.frames,
         "seed": protocol.seed,

@@ -265,7 +265,7 @@ def test_every_figure_of_the_tables_stands_in_the_page() -> None:
 def test_it_says_first_in_plain_words_what_the_pack_does_at_the_usual_setting() -> None:
     text = Read(page_of(sample())).text
     first = text[text.index("In plain words") : text.index("Summary")]
-    assert "0.01 % (1 in 10,000), which was set on other people" in first
+    assert "0.01 % (1 in 10,000), fixed before this measurement" in first
     assert "of 1,000 attempts by the right person , about 10 are refused (95 % interval 6.4 to 15)" in first
     assert "of 1,000,000 attempts by somebody else , about 77 are accepted (95 % interval 40 to 130)" in first
     assert first.count("147 people") >= 2
@@ -293,7 +293,13 @@ ZERO = {"rate": 0, "low": 0, "high": 0.0202, "count": 0}
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        (
+            {"pairs": {"decided otherwise": (HOSTILE, "b"), "refused": ()}},
+            f"otherwise {HOSTILE} b refused none",
+        ),
         ({"groups": {}}, "No groups are stated for these people"),
+        ({}, "They were fixed before this measurement. Where those were other people"),
+        ({"calibrated_on": HOSTILE}, f"before this measurement, on: {HOSTILE} . Where those were other"),
         ({"left_out": {}}, "Nothing that was asked for is left out."),
         (BARE, "These data allow no statement"),
         ({"people": 1, "template_people": 1, "impostor": 0}, "up to 95.0 % of all people"),
@@ -353,6 +359,8 @@ def test_bars_lie_on_a_round_scale() -> None:
         ({"left_out": {}}, "Nothing is said of a false match rate", False),
         ({"pairs": {"pairs": 6000}}, "A list of pairs does not say who is who", True),
         ({}, "A list of pairs does not say who is who", False),
+        ({}, "thresholds were fixed is not known", True),
+        ({"at_pack_thresholds": []}, "thresholds were fixed is not known", False),
         ({}, "No presentation attack was tried", True),
         ({}, "These are photographs, not frames", True),
         ({}, "of 147 people. Even if none of them is ever refused, up to 2.02 % of all people", True),

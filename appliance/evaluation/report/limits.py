@@ -95,6 +95,11 @@ def _origin(report: Report) -> Iterator[str]:
         "How much a face changes between enrolment and attempt, over months and years, is known only as far "
         "as the photographs span it."
     )
+    if report.at_pack_thresholds:
+        yield (
+            "Whether some of these people are among those on whom the pack's thresholds were fixed is not "
+            "known to the program. If so, the figures at these thresholds flatter."
+        )
     if _LABELED_FACES.search(report.data):
         yield (
             "Labeled Faces in the Wild shows people in the news of about 2002 to 2004, mostly men, mostly "

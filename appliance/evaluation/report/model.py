@@ -73,7 +73,7 @@ class Measured(_Part):
 
 
 class PackPoint(_Part):
-    """Both error rates at a threshold that the pack ships, which was fixed on other people.
+    """Both error rates at a threshold that the pack ships: fixed before this evaluation.
 
     Attributes:
         named_fmr: the FMR by which settings name the threshold.
@@ -209,9 +209,10 @@ class Report(_Part):
         fnmr_at_fmr: by FMR as text, `f"{fmr:g}"`.
         left_out: FMRs, as text, of which nothing is stated, and why.
         at_pack_thresholds: at the thresholds that the pack ships.
+        calibrated_on: the data that these were fixed on, as the pack states it; None where it is not known.
         det: by rising FMR.
         groups: by attribute.
-        pairs: what a list of pairs gave, by name; None without one.
+        pairs: what a list of pairs gave, by name, some of it in lists; None without one.
         cannot_tell: what these data do not say.
         level: of all intervals.
         intervals: how they were made.
@@ -245,10 +246,11 @@ class Report(_Part):
     fnmr_at_fmr: dict[str, StatedPoint] = Field(default_factory=dict)
     left_out: dict[str, Name] = Field(default_factory=dict)
     at_pack_thresholds: tuple[PackPoint, ...] = ()
+    calibrated_on: Name | None = None
     det: tuple[DetPoint, ...] = ()
     hardest: Hardest = Hardest()
     groups: dict[Name, Groups] = Field(default_factory=dict)
-    pairs: dict[str, int | float | Name | tuple[Name, ...] | None] | None = None
+    pairs: dict[Name, int | float | Name | tuple[Name, ...] | None] | None = None
     cannot_tell: tuple[Name, ...] = ()
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     intervals: str = "people drawn anew, with all their comparisons (bootstrap)"

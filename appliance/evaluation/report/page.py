@@ -141,12 +141,10 @@ def bar(low: float | None, rate: float | None, high: float | None, end: float) -
     return Bar(*(round(100 * min(each / end, 1), 2) for each in (rate, low, high)))
 
 
-def value(given: float | str | tuple[str, ...] | None) -> str:
-    """A figure of a list of pairs, or a list of such, whatever it is."""
+def value(given: float | str | None) -> str:
+    """A single figure of a list of pairs, whatever it is."""
     if given is None:
         return "not known"
-    if isinstance(given, tuple):
-        return "; ".join(words.name(each) for each in given) or "none"
     if isinstance(given, str):
         return words.name(given)
     return f"{given:,}" if isinstance(given, int) else f"{given:.4g}"
