@@ -54,6 +54,7 @@ def test_people_with_very_many_photographs_count_for_no_more_than_the_most() -> 
     found = compare(data, people, ZERO, template_size=5, frames=1, seed=1)
     assert found.scores.templates_of.tolist() == [MOST_TEMPLATES, 1]
     assert np.bincount(found.scores.genuine_person).tolist() == [MOST_TEMPLATES * MOST_PROBES, 3]
+    assert found.scores.attempts_of.tolist() == [MOST_PROBES, 8]
 
 
 def test_an_attempt_of_several_frames_is_as_good_as_its_best() -> None:
