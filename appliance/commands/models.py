@@ -133,7 +133,7 @@ def models_calibrate(
     table = calibration.calibration_table(command, describe or data.name, data, seen, source, made)
     path = calibration.write_manifest(pack, table, output)
     for (rate, frames), why in made.left_out.items():
-        progress(f"FMR {rate:g} of {frames} frames: left out, {why}")
+        progress(f"FMR {rate:g} of {frames} frame(s): left out, {why}")
     rows = [
         {
             "fmr": each.fmr,
