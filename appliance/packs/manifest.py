@@ -231,9 +231,14 @@ class Manifest(_Part):
             if math.isclose(each.fmr, fmr, rel_tol=1e-6):
                 return each.threshold
         rates = ", ".join(f"{each.fmr:g}" for each in calibrated)
+        single = frames != 1 and any(
+            each.frames == 1 and math.isclose(each.fmr, fmr, rel_tol=1e-6)
+            for each in self._calibrated().thresholds
+        )
         raise UnknownThreshold(
             f"pack {self.name} has no threshold for FMR {fmr:g} with {frames} frame(s): "
             + (f"choose one of {rates}" if rates else f"choose frames from {FRAMES}")
+            + (", or write [recognition] probes = 1" if single else "")
         )
 
     def _calibrated(self) -> Calibration:

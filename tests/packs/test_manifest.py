@@ -30,9 +30,18 @@ def test_a_shipped_manifest_has_thresholds_for_one_and_three_frames(name: str) -
     manifest = load_manifest(name)
     assert manifest.mean.shape == (manifest.embedder.dimension,)
     assert manifest.mean.dtype == np.float32
-    for fmr in (1e-3, 1e-4, 1e-5):
+    for fmr in (1e-3, 1e-4):
         assert -1 < manifest.threshold(fmr, 1) < manifest.threshold(fmr, 3) < 1
     assert manifest.threshold(1e-3, 1) < manifest.threshold(1e-4, 1) < manifest.threshold(1e-5, 1)
+
+
+@pytest.mark.parametrize("name", ["edge", "dlib"])
+def test_a_threshold_that_too_few_scores_would_decide_is_not_shipped(name: str) -> None:
+    manifest = load_manifest(name)
+    assert manifest.calibration is not None
+    assert all(each.impostors_above >= 10 for each in manifest.calibration.thresholds)
+    with pytest.raises(UnknownThreshold, match="probes = 1"):
+        manifest.threshold(1e-5, 3)
 
 
 def test_the_mean_cannot_be_changed_by_a_reader() -> None:
