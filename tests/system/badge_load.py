@@ -6,6 +6,7 @@ admin are stopped or killed. Started as `scripts/badge-under-load`, and by the t
 """
 
 import argparse
+import datetime as dt
 import json
 import math
 import os
@@ -117,7 +118,7 @@ def measure(house: House, condition: Condition, cards: int, seed: int, tell: Cal
     for thread in threads:
         thread.start()
     row = Row(condition)
-    holder = Cards(house, row)
+    holder = Cards(house, row, tell)
     entered = holder.entries()
     try:
         for number in range(cards):
@@ -169,9 +170,10 @@ def _journal(house: House, zone: Zone) -> list[dict[str, Any]]:
 class Cards:
     """Holds up the one valid card, and times it."""
 
-    def __init__(self, house: House, row: Row) -> None:
+    def __init__(self, house: House, row: Row, tell: Callable[[str], None]) -> None:
         self._house = house
         self._row = row
+        self._tell = tell
         self._relay = house.relay
         self._door = house.door.settings.socket("door/admin")
         self.times: list[float] = []
@@ -192,7 +194,19 @@ class Cards:
             if opened or not self._house.door.reader.stalled(at + STALLED[0], at + STALLED[1]):
                 break
             self._row.starved += 1
-        self._row.missed += not opened
+        if not opened:
+            self._row.missed += 1
+            self._tell_of(at)
+
+    def _tell_of(self, at: float) -> None:
+        """What door wrote about the time of a card that it missed: its journal holds no number and no name."""
+        offset = time.time() - time.monotonic()
+        for line in _journal(self._house, "door"):
+            written = dt.datetime.fromisoformat(line["time"]).timestamp() - offset - at
+            if -3 <= written <= MISSED + 2:
+                self._tell(f"  {written:+.1f} s {line['event']} {line.get('details', '')}")
+        for stretch in stretches(self._house.door.board.history(self._relay, since=at - 3)):
+            self._tell(f"  the relay from {stretch.up - at:+.3f} to {stretch.down - at:+.3f} s")
 
     def _once(self, first: float | None) -> tuple[bool, float]:
         """Hold the card up once; whether it opened, and when it was held up."""

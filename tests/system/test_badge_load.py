@@ -91,7 +91,7 @@ def held_up(
     house = cast("House", SimpleNamespace(relay=RELAY, door=door, badge=lambda: next(times)))
     states = iter([DoorState(DoorMode.LOCKED, 1, 1, 1, 1, badges, faces) for badges, faces in counts])
     row = Row("runs")
-    holder = Cards(house, row)
+    holder = Cards(house, row, print)
     monkeypatch.setattr(holder, "_ask", lambda: next(states))
     holder.hold_up()
     return row, holder
