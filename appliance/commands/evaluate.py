@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from appliance.evaluation.embeddings import Embeddings, Source
     from appliance.evaluation.report import Report
 
+TEMPLATE = 5
 INTERRUPTED = 130
 """Exit status of a program that Ctrl-C ended, as shells have it."""
 TOLD_EVERY = 10
@@ -38,7 +39,7 @@ def evaluate(
         Path | None, typer.Argument(help="A folder with one folder of photographs a person.")
     ] = None,
     pack: Annotated[str, typer.Option(help="edge or dlib.")] = "edge",
-    template: Annotated[int, typer.Option(min=1, max=50, help="Photographs in a template.")] = 5,
+    template: Annotated[int, typer.Option(min=1, max=50, help="Photographs in a template.")] = TEMPLATE,
     frames: Annotated[
         int, typer.Option(min=1, max=10, help="Photographs in an attempt; the best counts.")
     ] = 1,
@@ -70,8 +71,9 @@ def evaluate(
 
     Photographs go through the door's own detection, alignment and embedding, and vault's own template and
     comparison. DATASET holds one folder a person; a groups.csv in it (person,ATTRIBUTE,...) adds error rates
-    by group. Interrupted, it goes on where it was when started again: embeddings are kept for a week in a
-    file that is yours alone. They are biometric data: --keep-nothing keeps none, --forget deletes them.
+    by group. Interrupted, it goes on where it was when started again: embeddings are kept in a file that is
+    yours alone, until the first evaluation after a week. They are biometric data: --keep-nothing keeps none,
+    --forget deletes them.
 
     \b
     drempel evaluate photographs
@@ -94,6 +96,12 @@ def evaluate(
     from appliance.evaluation.study import Circumstances, Protocol, study  # noqa: PLC0415
     from appliance.packs.manifest import load_manifest  # noqa: PLC0415
 
+    if pairs is not None and (template, frames) not in {(TEMPLATE, 1), (1, 1)}:
+        raise ConfigurationError(
+            "pairs are a template of one photograph and one frame: drop --template, --frames"
+        )
+    if pairs is not None:
+        load_manifest(pack).threshold(fmr, 1)
     listed = datasets.read_pairs(pairs, dataset) if pairs is not None else None
     data = listed.data if listed else datasets.read_dataset(dataset)
     if data.ignored:
@@ -105,7 +113,6 @@ def evaluate(
         source=source,
         manifest=load_manifest(pack),
         pack_hash=source.fingerprint(),
-        seconds=time.monotonic() - began,
     )
     progress("comparing")
     if listed is not None:
@@ -114,6 +121,7 @@ def evaluate(
         found = study(data, seen, Protocol(template, frames, seed), made)
     if show_faces:
         found = with_faces(found, data, source)
+    found = found.model_copy(update={"seconds": time.monotonic() - began})
     page = write_report(found, report or Path(f"report-{data.name}-{pack}"))
     show(
         found.model_dump(mode="json", exclude={"det", "histograms"}), _in_words(found, page), as_json=as_json
@@ -154,7 +162,7 @@ def embeddings_of(data: "Dataset", source: "Source", *, jobs: int | None, keep_n
     finally:
         store.close()
         if path is not None:
-            progress(f"embeddings are kept for a week in {path}; delete them with drempel evaluate --forget")
+            progress(f"embeddings are kept in {path}: delete them with drempel evaluate --forget")
 
 
 def kept_folder() -> Path:
@@ -213,7 +221,8 @@ def _in_words(report: "Report", page: Path) -> str:
         f"{report.data}: {report.photographs:,} photographs of {report.people:,} people, pack {report.pack}",
         f"failure to acquire {report.fta:.2%}, failure to enrol {report.fte:.2%}",
         f"{report.templates:,} templates of {report.template} by {report.template_people:,} people",
-        f"{report.genuine:,} genuine and {report.impostor:,} impostor attempts, of {report.frames} each",
+        f"{report.genuine:,} genuine attempts by {report.genuine_people:,} people, frames in each: {report.frames}",
+        f"{report.impostor:,} impostor attempts by all {report.people:,} people",
     ]
     if report.eer is not None:
         lines.append(f"EER {_span(report.eer, report.eer_low, report.eer_high)}")

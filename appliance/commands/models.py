@@ -1,5 +1,6 @@
 """`drempel models`: what finds and describes a face."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -126,10 +127,9 @@ def models_calibrate(
     source = find_source(pack, packs, config)
     seen = embeddings_of(data, source, jobs=jobs, keep_nothing=keep_nothing)
     made = calibration.calibrate(data, seen, rates, subtract_mean=subtract_mean)
-    command = " ".join(
-        ["drempel models calibrate", pack, data.name, *(f"--fmr {rate:g}" for rate in fmr or ())]
-    )
-    command += "" if subtract_mean else " --no-mean"
+    words = ["drempel", "models", "calibrate", pack, data.name]
+    words += [word for rate in fmr or () for word in ("--fmr", f"{rate:g}")]
+    command = shlex.join(words + ([] if subtract_mean else ["--no-mean"]))
     table = calibration.calibration_table(command, describe or data.name, data, seen, source, made)
     path = calibration.write_manifest(pack, table, output)
     for (rate, frames), why in made.left_out.items():

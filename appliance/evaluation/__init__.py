@@ -2,7 +2,7 @@
 
 How often it errs, in the order of the text: `dataset` (photographs of people), `embeddings` (what the lens
 sees in them), `comparisons` (scores), `error_rates` and `intervals` (rates), `report/` (for people), and
-`calibration` (thresholds, from all of these). `gates`: how the gates judge photographs.
+`calibration` (thresholds, from all of these).
 
 How fast it is: `bench/`.
 """

@@ -12,7 +12,6 @@ A threshold that the data cannot decide (see `operating_points`) is left out, an
 import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -221,12 +220,15 @@ def write_manifest(name: str, table: str, path: Path | None = None) -> Path:
     text = f"{head}\n\n{table}"
     read_manifest(name, text)
     target = path or where
+    temporary = target.with_name(f".{target.name}.new")
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
-        Path(file.name).chmod(0o644)
-        os.replace(file.name, target)  # noqa: PTH105 - the same as Path.replace, with a name for a path
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise ManifestUnwritable(
             f"{target} cannot be written ({error.strerror}): give another place with --output"
         ) from error

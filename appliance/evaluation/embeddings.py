@@ -2,8 +2,8 @@
 
 What was worked out is kept in a file per pack, code and versions, so that an evaluation that was
 interrupted goes on where it was, and a second one takes seconds. Embeddings are biometric data: the file
-is the user's alone, holds no name, is overwritten when a week has passed without use, and is never made
-where nothing is to be kept.
+is the user's alone, holds no name, is deleted by the first evaluation after a week without use, and is
+never made where nothing is to be kept.
 """
 
 import enum
@@ -138,23 +138,29 @@ class Store:
 
     def __init__(self, path: Path | None) -> None:
         """Open the file at `path`, or keep it all in memory, for as long as this object lives."""
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+                os.close(os.open(path, flags, 0o600))
+                # A use, also where nothing new will be written.
+                os.utime(path)
             self._db = sqlite3.connect(":memory:" if path is None else path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute(_SCHEMA)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StoreBroken(f"{path} cannot be used ({error}): delete it, or use --keep-nothing") from error
 
     def get(self, photograph: bytes) -> Seen | None:
         """What is known of the photograph with this hash."""
-        row = self._db.execute(
-            "SELECT outcome, verdict, embedding FROM seen WHERE photograph = ?", (photograph,)
-        ).fetchone()
+        try:
+            row = self._db.execute(
+                "SELECT outcome, verdict, embedding FROM seen WHERE photograph = ?", (photograph,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise StoreBroken(f"what was kept cannot be read ({error}): drempel evaluate --forget") from error
         return None if row is None else Seen(Outcome(row[0]), list(Verdict)[row[1]], row[2])
 
     def put(self, found: Sequence[tuple[bytes, Seen]]) -> None:

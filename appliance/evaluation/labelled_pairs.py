@@ -72,10 +72,10 @@ def study_pairs(
         **about(data, seen, protocol, made),
         template_people=len(set(people)),
         templates=len(seen.index),
+        genuine_people=len({people[each.pair.one] for each in judged if each.pair.same}),
         genuine=int(same.sum()),
         impostor=int((~same).sum()),
         fte=len(refused) / len(data.people),
-        left_out={f"{fmr:g}": "pairs are decided at the pack's threshold; they are too few to set one"},
         at_pack_thresholds=_point(judged, people, threshold, fmr),
         histograms=histograms(scores[same], histogram_of(scores[~same])),
         hardest=model.Hardest(

@@ -14,7 +14,7 @@ from appliance.evaluation.dataset import Dataset
 from appliance.evaluation.embeddings import Embeddings, Outcome, Source
 from appliance.evaluation.error_rates import HISTOGRAM_EDGES, ScoreSet, histogram_of, threshold_for
 from appliance.evaluation.groups_gap import Gap, GroupRates, groups_at
-from appliance.evaluation.intervals import Rate, fmr_over_people, fnmr_over_people
+from appliance.evaluation.intervals import Rate, fmr_over_people, fnmr_over_people, share_over_people
 from appliance.evaluation.operating_points import Stated, det, eer_over_people, fnmr_at_fmr
 from appliance.evaluation.report import Report, model, with_limits
 from appliance.lens.quality import Verdict
@@ -48,14 +48,12 @@ class Circumstances:
         source: the pack.
         manifest: of the pack.
         pack_hash: of its files, the code and the libraries, see `Source.fingerprint`.
-        seconds: how long it took.
     """
 
     command: str
     source: Source
     manifest: Manifest
     pack_hash: str
-    seconds: float
 
 
 def study(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstances) -> Report:
@@ -85,9 +83,10 @@ def study(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
         **about(data, seen, protocol, made),
         template_people=int((scores.templates_of > 0).sum()),
         templates=found.templates,
+        genuine_people=eer.people,
         genuine=len(scores.genuine),
         impostor=scores.impostors,
-        fte=found.not_enrolled / max(1, found.to_enrol),
+        **_fte(found),
         eer=eer.eer,
         eer_low=eer.low,
         eer_high=eer.high,
@@ -116,12 +115,15 @@ def study(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
 def about(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstances) -> dict[str, object]:
     """What every report says of its data and of how it was made."""
     outcomes = Counter(Outcome(each) for each in seen.outcomes)
+    owner = np.array([photograph.person for photograph in data.photographs])
+    missed = np.bincount(owner[seen.outcomes != Outcome.EMBEDDED], minlength=len(data.people))
+    fta = share_over_people(missed, np.bincount(owner, minlength=len(data.people)))
     verdicts = Counter(list(Verdict)[each] for each in seen.verdicts)
     return {
         "drempel": version("drempel"),
         "made_at": datetime.now(tz=UTC),
         "command": made.command,
-        "seconds": made.seconds,
+        "seconds": 0,  # the caller's to say, at the end
         "pack": made.source.name,
         "pack_hash": made.pack_hash,
         "detector_size": made.source.detector_size or made.manifest.detector.input_size,
@@ -132,7 +134,9 @@ def about(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
         "seed": protocol.seed,
         "people": len(data.people),
         "photographs": len(data.photographs),
-        "fta": 1 - outcomes[Outcome.EMBEDDED] / len(data.photographs),
+        "fta": fta.rate,
+        "fta_low": fta.low,
+        "fta_high": fta.high,
         "failures": {
             outcome.words: outcomes[outcome]
             for outcome in Outcome
@@ -140,6 +144,13 @@ def about(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
         },
         "gates": {verdict.name.lower().replace("_", " "): count for verdict, count in verdicts.most_common()},
     }
+
+
+def _fte(found: Comparisons) -> dict[str, float]:
+    errors = np.zeros(found.to_enrol, np.int64)
+    errors[: found.not_enrolled] = 1
+    rate = share_over_people(errors, np.ones(found.to_enrol, np.int64))
+    return {"fte": rate.rate, "fte_low": rate.low, "fte_high": rate.high}
 
 
 def histograms(genuine: npt.NDArray[np.float32], impostor: npt.NDArray[np.int64]) -> model.Histograms:
@@ -205,6 +216,7 @@ def _groups(data: Dataset, scores: ScoreSet, stated: Stated) -> dict[str, model.
             at_fmr=at_fmr,
             fnmr_gap=_gap(found.fnmr_gap),
             fmr_gap=_gap(found.fmr_gap),
+            left_out=found.left_out,
         )
     return tables
 
@@ -214,6 +226,8 @@ def _row(row: GroupRates, labels: Sequence[str | None], genuine_of: npt.NDArray[
     return model.GroupRow(
         group=row.group or "not stated",
         people=row.people,
+        fnmr_people=row.fnmr.people if row.fnmr else 0,
+        fmr_people=row.fmr.people if row.fmr else 0,
         genuine=int(genuine_of[members].sum()),
         impostor=row.fmr.of if row.fmr else 0,
         fnmr=row.fnmr and row.fnmr.rate,

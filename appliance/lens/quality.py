@@ -4,9 +4,9 @@ These are gates on the picture: is there one face, near enough, sharp, lit, turn
 nothing about who it is, and nothing about whether it is a living person: presentation-attack checks will
 be a step of their own beside these, between detection and embedding.
 
-Thresholds were measured with pack `edge`, every picture fitted into 640 x 480 as the replay camera does:
-`python -m appliance.evaluation.gates PACKS FOLDER [STEP]`, on the development half of Labeled Faces in the
-Wild (every seventh photograph) and on 64 colour portraits. Of the pictures that show one person, 858 of 863
+Thresholds were measured with pack `edge`, every picture fitted into 640 x 480 as the replay camera does, on
+the development half of Labeled Faces in the Wild (every seventh photograph) and on 64 colour portraits;
+`drempel evaluate` counts the verdicts on any folder. Of the pictures that show one person, 858 of 863
 of LFW (99.4 %) and 58 of 58 portraits pass all gates. (A second face was found on 126 of 989 and 6 of
 64; every one that was looked at is a second person.)
 """

@@ -199,7 +199,7 @@ class Cards:
             self._tell_of(at)
 
     def _tell_of(self, at: float) -> None:
-        """What door wrote about the time of a card that it missed: its journal holds no number and no name."""
+        """What door wrote about the time of a missed card; its journal holds no number and no name."""
         offset = time.time() - time.monotonic()
         for line in _journal(self._house, "door"):
             written = dt.datetime.fromisoformat(line["time"]).timestamp() - offset - at
@@ -218,19 +218,17 @@ class Cards:
         try:
             up: float | None = board.wait_for(self._relay, 1, MISSED, since=at).at
         except BoardError:
-            up = None  # missed, or a face had just opened: the relay's history tells
+            up = None  # missed, or a face had just opened: the relay's history tells below
         eventually(lambda: not board.state(self._relay))
         after = self._ask()
         if after.badge_entries != before.badge_entries + 1:
             return False, at
-        if after.face_entries != before.face_entries:
-            # Only where the relay was really high when the card came, or rose after it, did it open.
-            opened = stretches(board.history(self._relay))
-            if up is None and not any(stretch.up <= at <= stretch.down for stretch in opened):
-                return False, at
-            self._row.untimed += 1
-        elif up is None:
+        # A face may have been counted just before `before`, and its relay have risen just after it.
+        opened = stretches(board.history(self._relay))
+        if up is None and not any(stretch.up <= at <= stretch.down for stretch in opened):
             return False, at  # door counted an entry, and its relay did not move
+        if up is None or after.face_entries != before.face_entries:
+            self._row.untimed += 1
         else:
             self.times.append(up - (at if first is None else first))
         return True, at

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator
 
+from appliance.evaluation.error_rates import attempt_fmr_bounds
 from appliance.evaluation.report.model import Report
 from appliance.evaluation.report.words import count, most_with_no_error, people, percent, stated
 
-FEW_PEOPLE = 30
-"""In a group: below it, its rates say little more than that it was measured."""
+USUAL_FMR = 1e-4
+"""That of the settings, unless a site chooses another."""
 
 _LABELED_FACES = re.compile(r"(?<![a-z])lfw(?![a-z])|label?led faces in the wild", re.IGNORECASE)
 
@@ -24,16 +25,16 @@ def limits(report: Report) -> list[str]:
 
 
 def _people(report: Report) -> Iterator[str]:
-    most = percent(most_with_no_error(report.template_people, report.level))
+    most = percent(most_with_no_error(report.genuine_people, report.level))
     yield (
-        f"The number of people bounds what can be said, not the number of comparisons: templates are of "
-        f"{people(report.template_people)}. Even if none of them is ever refused, up to {most} of all people "
-        f"could still be (the rule of three: about 3 divided by the number of people)."
+        f"The number of people bounds what can be said, not the number of comparisons: those to be recognised "
+        f"are {people(report.genuine_people)}. Even if none of them is ever refused, up to {most} of all "
+        f"people could still be (the rule of three: about 3 divided by the number of people)."
     )
-    if report.template_people < 2:
+    if report.genuine_people < 2:
         yield (
-            "With templates of fewer than two people no interval means anything: how one person differs from "
-            "the next is not in the data."
+            "With fewer than two people to be recognised no interval means anything: how one person differs "
+            "from the next is not in the data."
         )
     yield (
         "The intervals say how far the figures could be off for people like those in this set. They do not "
@@ -52,15 +53,12 @@ def _groups(report: Report) -> Iterator[str]:
         )
         return
     few = [
-        f"{attribute}: {row.group} ({row.people})"
-        for attribute, groups in report.groups.items()
-        for row in groups.rows
-        if row.people < FEW_PEOPLE
+        f"{attribute}: {group}" for attribute, groups in report.groups.items() for group in groups.left_out
     ]
     if few:
         yield (
-            f"Of groups with fewer than {FEW_PEOPLE} people little can be said; a gap may be chance, and one "
-            f"may be hidden: {', '.join(few)}."
+            f"Of groups with few people little can be said; a gap may be chance, and one may be hidden: "
+            f"{', '.join(few)}."
         )
     yield (
         "Groups are compared by the attributes that were stated and by no other, and one at a time: people "
@@ -82,6 +80,13 @@ def _attempts(report: Report) -> Iterator[str]:
             f"An attempt is {report.frames} frames, here photographs of different days and places. Frames of "
             f"one moment at a door are more alike, so that a second and third chance helps less there: FNMR "
             f"here flatters."
+        )
+        least, most = attempt_fmr_bounds(USUAL_FMR, report.frames)
+        yield (
+            f"What frames of one moment have in common decides how often a stranger's attempt is accepted: at "
+            f"a threshold that accepts {percent(USUAL_FMR)} of single frames, between {percent(least)} and "
+            f"{percent(most)} of attempts of {report.frames}. The pack's thresholds for three frames are "
+            f"those of one frame at a third of the rate, so that the bound holds whatever they share."
         )
 
 
@@ -114,6 +119,7 @@ def _origin(report: Report) -> Iterator[str]:
         )
     if report.pairs is not None:
         yield (
-            f"A list of pairs does not say who is who: each of the {count(report.photographs)} photographs "
-            f"counts as a person of its own, so that the intervals are narrower than they ought to be."
+            f"A list of pairs does not say who is who: of the {count(report.photographs)} photographs those "
+            f"that a pair calls the same person count as one, and all others as people of their own. Where "
+            f"more of them are one person, the intervals are narrower than they ought to be."
         )

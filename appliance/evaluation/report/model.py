@@ -143,11 +143,15 @@ class GroupRow(_Part):
 
     Attributes:
         people: how many there are in it.
+        fnmr_people: those of them who made genuine attempts.
+        fmr_people: of its templates and its attempts, those on the side where there are fewer people.
         genuine, impostor: its comparisons.
     """
 
     group: Name
     people: Count
+    fnmr_people: Count = 0
+    fmr_people: Count = 0
     genuine: Count
     impostor: Count
     fnmr: Rate | None = None
@@ -186,6 +190,7 @@ class Groups(_Part):
     at_fmr: Rate
     fnmr_gap: Gap | None = None
     fmr_gap: Gap | None = None
+    left_out: dict[Name, Name] = Field(default_factory=dict)
 
 
 class Report(_Part):
@@ -200,9 +205,10 @@ class Report(_Part):
         seed: of all that was drawn by chance.
         people, photographs: in the data.
         template_people, templates: people of whom templates could be made, and how many these are.
+        genuine_people: people who made genuine attempts: fewer, where photographs are left for none.
         genuine, impostor: comparisons of either kind.
-        fte: of the people with photographs enough, the share of whom no template could be made.
-        fta: of the photographs, the share in which no face was found or described.
+        fte: of the people with photographs enough, the share of whom no template could be made; its interval.
+        fta: of the photographs, the share in which no face was found or described; its interval.
         failures: why, with counts.
         gates: what the door's own gates say of the photographs, with counts.
         eer: with its interval; None where the scores kept do not reach it.
@@ -232,11 +238,16 @@ class Report(_Part):
     people: Count
     photographs: Count
     template_people: Count
+    genuine_people: Count
     templates: Count
     genuine: Count
     impostor: Count
     fte: Rate
+    fte_low: Rate | None = None
+    fte_high: Rate | None = None
     fta: Rate
+    fta_low: Rate | None = None
+    fta_high: Rate | None = None
     histograms: Histograms
     failures: dict[Name, Count] = Field(default_factory=dict)
     gates: dict[Name, Count] = Field(default_factory=dict)

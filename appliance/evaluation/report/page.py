@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from appliance.evaluation.report import words
 from appliance.evaluation.report.model import Groups, PackPoint, Report
@@ -65,12 +64,12 @@ def render(report: Report, plots: Mapping[str, str]) -> str:
         environment.filters[each] = getattr(words, each)
     return environment.get_template("page.html.j2").render(
         report=report,
-        plots={name: Markup(svg) for name, svg in plots.items()},  # noqa: S704 - drawn by us, no text from outside
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of ours
+        plots=plots,  # drawn by us, no text from outside: the template takes them, and the style, as they are
+        css=(_HERE / "page.css").read_text(encoding="utf-8"),
         plainly=plainly(report),
         span=words.span,
         points=words.points,
-        most=words.most_with_no_error(report.template_people, report.level),
+        most=words.most_with_no_error(report.genuine_people, report.level),
         level=f"{report.level * 100:g} %",
         scale=scale,
         bar=bar,
