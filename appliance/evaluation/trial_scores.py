@@ -82,7 +82,8 @@ class Scorer:
     Attributes:
         looks: of all photographs.
         owner: whose each is, (n,).
-        tune: (people,).
+        tune: (people,), who is on TUNE.
+        shrinkage: of the whitening, once it was chosen.
     """
 
     looks: Looks

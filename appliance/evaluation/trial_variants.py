@@ -50,7 +50,7 @@ class Variant:
 
     Attributes:
         name: for `--only` and the table.
-        costs: where, and how many more networks run for each frame.
+        costs: where, and which networks more run for each frame; at the door, enrolment pays as well.
         template: ways of `trial_looks` whose mean is a photograph's embedding when it is enrolled.
         probe: the same at the door.
         mean: whether the mean embedding is subtracted.
@@ -99,7 +99,7 @@ TRIALS = (
             Variant("mean not subtracted", mean=False),
             _both("mirrored added, both", "door, 1 embedder", PLAIN, "mirrored"),
             Variant("mirrored added, template", "enrolment, 1 embedder", (PLAIN, "mirrored")),
-            _both("anti-aliased chip", "door, none", "anti-aliased"),
+            _both("anti-aliased chip", "door, no network", "anti-aliased"),
             _both("detector 256x192, both", "door, larger detector", "256x192", family="detector"),
             _both("detector 320x240, both", "door, larger detector", "320x240", family="detector"),
             Variant("detector 256x192, template", "enrolment, larger detector", ("256x192",)),
@@ -107,15 +107,15 @@ TRIALS = (
             _both("landmarks of a second pass", "door, 1 detector", "second pass"),
             _both("landmarks, mean of both passes", "door, 1 detector", "mean of passes"),
             Variant("320x240 and mirrored added, template", "enrolment, 1 detector, 3 embedders", ENROL),
-            _both("chip scale 0.95", "door, none", "0.95", family="chip scale"),
-            _both("chip scale 1.05", "door, none", "1.05", family="chip scale"),
-            _both("light: mean and spread", "door, none", "light"),
-            _both("light: CLAHE", "door, none", "clahe"),
-            Variant("within-class whitening", "vault, a matrix", whitened=True),
-            _both("grey", "door, none", "grey"),
-            Variant("grey, probe only", "door, none", probe=("grey",)),
-            _both("red channel", "door, none", "red"),
-            Variant("red channel, probe only", "door, none", probe=("red",)),
+            _both("chip scale 0.95", "door, no network", "0.95", family="chip scale"),
+            _both("chip scale 1.05", "door, no network", "1.05", family="chip scale"),
+            _both("light: mean and spread", "door, no network", "light"),
+            _both("light: CLAHE", "door, no network", "clahe"),
+            Variant("within-class whitening", "vault, no network, a matrix", whitened=True),
+            _both("grey", "door, no network", "grey"),
+            Variant("grey, probe only", "door, no network", probe=("grey",)),
+            _both("red channel", "door, no network", "red"),
+            Variant("red channel, probe only", "door, no network", probe=("red",)),
         ),
     ),
     Trial(

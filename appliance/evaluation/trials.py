@@ -81,11 +81,15 @@ class Tried:
 
     Attributes:
         trial: with the variants that were tried.
+        genuine: genuine attempts of the first draw.
+        impostors: its impostor attempts.
         columns: what the data decide.
         rows: of each variant, and of each column; None where the variant was learnt on these people.
     """
 
     trial: Trial
+    genuine: int
+    impostors: int
     columns: list[Column]
     rows: dict[str, list[Difference | None]]
 
@@ -120,14 +124,16 @@ def run(trial: Trial, scorer: Scorer, replicates: int, progress: Callable[[str],
             else None
             for each in columns
         ]
-    return Tried(trial, columns, rows)
+    return Tried(trial, len(plain[0].genuine), plain[0].impostors, columns, rows)
 
 
 def table(tried: Tried) -> str:
     """Markdown; FNMR in per cent, bold where the interval of the difference leaves out zero."""
     heads = ["against " + tried.trial.plain.name, "costs"]
     heads += [f"{each.part} ({each.people} people), FMR {_short(each.fmr)}" for each in tried.columns]
-    lines = [f"### {tried.trial.title}", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = [f"### {tried.trial.title}", ""]
+    lines += [f"In a draw {tried.genuine:,} genuine and {tried.impostors:,} impostor attempts.", ""]
+    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for variant in tried.trial.variants:
         cells = [variant.name, variant.costs, *map(_cell, tried.rows[variant.name])]
         lines.append("| " + " | ".join(cells) + " |")
@@ -194,7 +200,8 @@ def decide_pairs(pairs: Pairs, looks: Looks, source: Source) -> str:
         counts = [now != plain, same & plain & ~now, same & ~plain & now]
         counts += [~same & ~plain & now, ~same & plain & ~now, now == same]
         lines.append(f"| {name} | " + " | ".join(str(int(each.sum())) for each in counts) + " |")
-    lines += ["", f"Of {len(looks.index)} photographs, faces not found again: {_missed(looks)}."]
+    lines += ["", f"Of {len(looks.index)} photographs, faces not found again: {_missed(looks)}.", ""]
+    lines += [f"The threshold is the pack's for FMR {_short(PAIRS_FMR)} and one frame, set on colour."]
     return "\n".join([*lines, "The red channel is only *like* infrared: no infrared camera took it.", ""])
 
 
