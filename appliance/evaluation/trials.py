@@ -23,7 +23,7 @@ from appliance.evaluation.comparisons import owners, score_all
 from appliance.evaluation.dataset import Dataset, Pairs, read_dataset, read_pairs
 from appliance.evaluation.embeddings import Source
 from appliance.evaluation.intervals import Members
-from appliance.evaluation.trial_looks import PLAIN, Looks, look_at_all
+from appliance.evaluation.trial_looks import PLAIN, WAYS, Looks, look_at_all
 from appliance.evaluation.trial_scores import (
     REPLICATES,
     SEEDS,
@@ -211,9 +211,10 @@ def _missed(looks: Looks) -> str:
 
 
 def ways_of(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """All looks that these trials take, the plain one first."""
+    """All looks that these trials take, in the order of `WAYS`."""
     variants = [each for trial in trials for each in (trial.plain, *trial.variants)]
-    return tuple(dict.fromkeys([PLAIN, *(way for each in variants for way in each.template + each.probe)]))
+    used = {PLAIN, *(way for each in variants for way in each.template + each.probe)}
+    return tuple(way for way in WAYS if way in used)
 
 
 def only(names: Collection[str]) -> list[Trial]:
