@@ -36,7 +36,7 @@ from appliance.evaluation.trial_scores import (
     rates_under,
     weights_of,
 )
-from appliance.evaluation.trial_variants import TRIALS, Trial
+from appliance.evaluation.trial_variants import TRIALS, Trial, Vectors
 from appliance.packs.manifest import load_manifest
 from appliance.vault.comparison import make_template
 
@@ -56,12 +56,14 @@ PAIR_COUNTS = (
     "others, pass now",
     "others, no longer pass",
     "decided as labelled",
+    "a score moves by at most",
 )
 
 READ = (
     "FNMR in per cent, plain → variant, and in brackets the interval of 95 % of the difference over people, "
     "bold where it leaves out zero: of many variants one in twenty does so by chance. "
-    "Where nobody errs there is nothing to resample, and no difference can be told."
+    "Where nobody errs there is nothing to resample, and no difference can be told. "
+    "'The same' is in no replicate different: so is a change of colours on photographs that have none."
 )
 
 
@@ -145,6 +147,8 @@ def _cell(found: Difference | None) -> str:
         return "learnt here"
     if found.before == found.after == found.low == found.high == 0:
         return "0 → 0 (nobody errs)"
+    if found.before == found.after and found.low == found.high == 0:
+        return f"{100 * found.before:.2f} → the same"
     apart = f"({100 * found.low:+.2f} to {100 * found.high:+.2f})"
     clear = found.low > 0 or found.high < 0
     return f"{100 * found.before:.2f} → {100 * found.after:.2f} " + (f"**{apart}**" if clear else apart)
@@ -181,14 +185,15 @@ def decide_pairs(pairs: Pairs, looks: Looks, source: Source) -> str:
     judged = [each for each in pairs.pairs if each.one in row and each.other in row]
     same = np.array([each.same for each in judged], np.bool_)
 
-    def decisions(one: str, other: str) -> Members:
+    def scored(one: str, other: str) -> Vectors:
         enrolled, seen = looks.of(one), looks.of(other)
         templates = [make_template([enrolled[row[each.one]]]) for each in judged]
         probes = [seen[row[each.other]][None] for each in judged]
-        scored = [score_all(t, p, manifest.mean)[0] for t, p in zip(templates, probes, strict=True)]
-        return np.array(scored) >= threshold
+        scores = [score_all(t, p, manifest.mean)[0] for t, p in zip(templates, probes, strict=True)]
+        return np.array(scores, np.float32)
 
-    plain = decisions(PLAIN, PLAIN)
+    before = scored(PLAIN, PLAIN)
+    plain = before >= threshold
     lines = [
         f"### {len(judged)} of {len(pairs.pairs)} labelled pairs at {threshold:.4f}",
         "",
@@ -196,12 +201,14 @@ def decide_pairs(pairs: Pairs, looks: Looks, source: Source) -> str:
         "|---" * (1 + len(PAIR_COUNTS)) + "|",
     ]
     for name, one, other in PAIR_LOOKS:
-        now = decisions(one, other)
+        after = scored(one, other)
+        now = after >= threshold
         counts = [now != plain, same & plain & ~now, same & ~plain & now]
         counts += [~same & ~plain & now, ~same & plain & ~now, now == same]
-        lines.append(f"| {name} | " + " | ".join(str(int(each.sum())) for each in counts) + " |")
+        lines.append(f"| {name} | " + " | ".join(str(int(each.sum())) for each in counts))
+        lines[-1] += f" | {np.abs(after - before).max(initial=0):.3f} |"
     lines += ["", f"Of {len(looks.index)} photographs, faces not found again: {_missed(looks)}.", ""]
-    lines += [f"The threshold is the pack's for FMR {_short(PAIRS_FMR)} and one frame, set on colour."]
+    lines += [f"The threshold is the pack's for FMR {_short(PAIRS_FMR)} and one frame."]
     return "\n".join([*lines, "The red channel is only *like* infrared: no infrared camera took it.", ""])
 
 
