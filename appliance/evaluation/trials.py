@@ -22,7 +22,6 @@ from appliance.errors import ConfigurationError, DrempelError
 from appliance.evaluation.comparisons import owners, score_all
 from appliance.evaluation.dataset import Dataset, Pairs, read_dataset, read_pairs
 from appliance.evaluation.embeddings import Source
-from appliance.evaluation.intervals import Members
 from appliance.evaluation.trial_looks import PLAIN, WAYS, Looks, look_at_all
 from appliance.evaluation.trial_scores import (
     REPLICATES,
