@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.errors import ConfigurationError, DrempelError
-from appliance.evaluation.comparisons import Comparisons, compare
+from appliance.evaluation.comparisons import Comparisons, Indices, compare, owners
 from appliance.evaluation.dataset import Dataset
 from appliance.evaluation.embeddings import Embeddings, Outcome, Source
-from appliance.evaluation.intervals import fnmr_over_people
+from appliance.evaluation.intervals import Members, fnmr_over_people
 from appliance.evaluation.operating_points import fnmr_at_fmr
 from appliance.packs.manifest import FRAMES, load_manifest, read_manifest
 from appliance.shipped import shipped
@@ -130,10 +130,21 @@ def calibrate(data: Dataset, seen: Embeddings, rates: Sequence[float], *, subtra
 
 def mean_of_half(data: Dataset, seen: Embeddings) -> Mean:
     """The mean embedding of half of the people."""
-    owner = np.array([photograph.person for photograph in data.photographs])[seen.index]
-    half = [number for number, name in enumerate(data.people) if _in_mean(name) and (owner == number).any()]
-    means = [seen.vectors[owner == number].mean(axis=0) for number in half]
-    return Mean(np.mean(means, axis=0).astype(np.float32), len(half), int(np.isin(owner, half).sum()))
+    half = np.array([_in_mean(name) for name in data.people])
+    return mean_of(seen.vectors, owners(data)[seen.index], half)
+
+
+def mean_of(vectors: Vectors, owner: Indices, members: Members) -> Mean:
+    """The mean embedding of some people, of whom each counts alike.
+
+    Args:
+        vectors: embeddings (n, d).
+        owner: whose each is, (n,).
+        members: (people,), who counts.
+    """
+    some = [number for number in np.flatnonzero(members) if (owner == number).any()]
+    means = [vectors[owner == number].mean(axis=0) for number in some]
+    return Mean(np.mean(means, axis=0).astype(np.float32), len(some), int(np.isin(owner, some).sum()))
 
 
 def _in_mean(name: str) -> bool:

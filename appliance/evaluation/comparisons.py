@@ -78,6 +78,36 @@ class Comparisons:
     hardest_impostors: list[Comparison]
 
 
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """One template; photographs as rows of the embeddings.
+
+    Attributes:
+        person: whose it is.
+        template: (N,), its photographs.
+        genuine: (n, M), the attempts of that person at it.
+    """
+
+    person: int
+    template: Indices
+    genuine: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is compared, as chance had it.
+
+    Attributes:
+        enrolled: all templates, with their genuine attempts.
+        attempts: (n, M), the attempts that each of everyone else's templates meets; rows of the embeddings.
+        standing: (n,), who makes them.
+    """
+
+    enrolled: list[Enrolled]
+    attempts: Indices
+    standing: Indices
+
+
 def compare(
     data: Dataset, seen: Embeddings, mean: Vectors, *, template_size: int, frames: int, seed: int
 ) -> Comparisons:
@@ -94,20 +124,19 @@ def compare(
     Raises:
         NobodyToCompare: nobody has enough photographs with a face.
     """
-    rng = np.random.default_rng(seed)
-    owner = np.array([photograph.person for photograph in data.photographs], np.int64)
-    have = _by_person(owner[seen.index], len(data.people))
-    attempts, standing = _attempts(have, frames, rng)
+    owner = owners(data)
+    drawn = draw(owner[seen.index], len(data.people), template_size=template_size, frames=frames, seed=seed)
+    attempts, standing = drawn.attempts, drawn.standing
     attempts_of = np.bincount(standing, minlength=len(data.people)).astype(np.int64)
     templates_of = np.zeros(len(data.people), np.int64)
     genuine: list[Vectors] = []
     genuine_person: list[Indices] = []
     tail = ImpostorTail()
     hardest = _Hardest(seen.index)
-    for person, template in _templates(have, template_size, rng):
+    for each in drawn.enrolled:
+        person, template, mine = each.person, each.template, each.genuine
         made = make_template(list(seen.vectors[template]))
         scores = score_all(made, seen.vectors, mean)
-        mine = _genuine_attempts(have[person], template, frames, rng)
         if mine.size:
             own = scores[mine].max(axis=1)
             genuine.append(own)
@@ -138,6 +167,31 @@ def compare(
         hardest.least_alike(),
         hardest.most_alike(),
     )
+
+
+def owners(data: Dataset) -> Indices:
+    """Whose each photograph is, (photographs,)."""
+    return np.array([photograph.person for photograph in data.photographs], np.int64)
+
+
+def draw(owner: Indices, people: int, *, template_size: int, frames: int, seed: int) -> Draw:
+    """Who is enrolled with which photographs, and who stands before the door with which.
+
+    Args:
+        owner: whose each embedding is, (n,).
+        people: how many there are.
+        template_size: photographs in a template, 1 or more.
+        frames: photographs in an attempt, 1 or more.
+        seed: of what is drawn by chance.
+    """
+    rng = np.random.default_rng(seed)
+    have = _by_person(owner, people)
+    attempts, standing = _attempts(have, frames, rng)
+    enrolled = [
+        Enrolled(person, template, _genuine_attempts(have[person], template, frames, rng))
+        for person, template in _templates(have, template_size, rng)
+    ]
+    return Draw(enrolled, attempts, standing)
 
 
 def score_all(template: Vectors, probes: Vectors, mean: Vectors) -> Vectors:
