@@ -102,6 +102,11 @@ def evaluate(
         )
     if pairs is not None:
         load_manifest(pack).threshold(fmr, 1)
+    folder = report or Path(f"report-{dataset.resolve().name}-{pack}")
+    if folder.resolve().is_relative_to(dataset.resolve()):
+        raise ConfigurationError(
+            "the report would lie among the photographs, and count as a person: give --report"
+        )
     listed = datasets.read_pairs(pairs, dataset) if pairs is not None else None
     data = listed.data if listed else datasets.read_dataset(dataset)
     if data.ignored:
@@ -122,10 +127,14 @@ def evaluate(
     if show_faces:
         found = with_faces(found, data, source)
     found = found.model_copy(update={"seconds": time.monotonic() - began})
-    page = write_report(found, report or Path(f"report-{data.name}-{pack}"))
-    show(
-        found.model_dump(mode="json", exclude={"det", "histograms"}), _in_words(found, page), as_json=as_json
+    page = write_report(found, folder)
+    # The faces are in report.json: standard output ends up in logs.
+    faces = {"__all__": {"template_faces", "probe_faces"}}
+    shown = found.model_dump(
+        mode="json",
+        exclude={"det": True, "histograms": True, "hardest": {"genuine": faces, "impostor": faces}},
     )
+    show(shown, _in_words(found, page), as_json=as_json)
 
 
 def find_source(pack: str, packs: Path | None, config: Path | None) -> "Source":
@@ -217,12 +226,14 @@ def _drawn(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
 
 
 def _in_words(report: "Report", page: Path) -> str:
+    from appliance.evaluation.report.words import name  # noqa: PLC0415
+
     lines = [
         f"{report.data}: {report.photographs:,} photographs of {report.people:,} people, pack {report.pack}",
         f"failure to acquire {report.fta:.2%}, failure to enrol {report.fte:.2%}",
         f"{report.templates:,} templates of {report.template} by {report.template_people:,} people",
-        f"{report.genuine:,} genuine attempts by {report.genuine_people:,} people, frames in each: {report.frames}",
-        f"{report.impostor:,} impostor attempts by all {report.people:,} people",
+        f"{report.genuine:,} genuine attempts by {report.genuine_people:,} people, frames: {report.frames}",
+        f"{report.impostor:,} impostor attempts by {report.impostor_people:,} people",
     ]
     if report.eer is not None:
         lines.append(f"EER {_span(report.eer, report.eer_low, report.eer_high)}")
@@ -242,7 +253,7 @@ def _in_words(report: "Report", page: Path) -> str:
         ]
     for what, value in (report.pairs or {}).items():
         listed = value if isinstance(value, tuple) else (value,)
-        lines += [f"{what}: {each}" for each in listed]
+        lines += [f"{what}: {name(str(each))}" for each in listed]
     return "\n".join([*lines, "", "Intervals are of 95 %, over people.", f"The whole report: {page}"])
 
 

@@ -4,7 +4,8 @@
 - Thresholds: the least at which the share of impostor scores at or above it does not pass the FMR, rounded up
   to four decimals; with templates of five and attempts of one frame, as `comparisons` makes them.
 - An attempt over three frames passes if any of them does, so its threshold is that of a single frame at a
-  third of the FMR (union bound: never too low, whatever the frames have in common).
+  third of the FMR (union bound: whatever the frames have in common, its FMR is not above three times that of
+  one frame, as far as that is known).
 
 A threshold that the data cannot decide (see `operating_points`) is left out, and said so.
 """
@@ -149,7 +150,7 @@ def mean_of(vectors: Vectors, owner: Indices, members: Members) -> Mean:
 
 def _in_mean(name: str) -> bool:
     # Salted: a data set may itself have been halved by the parity of a plain hash.
-    return hashlib.sha256(f"drempel mean {name}".encode()).digest()[0] % 2 == 0
+    return hashlib.sha256(f"drempel mean {name}".encode(errors="surrogateescape")).digest()[0] % 2 == 0
 
 
 def calibration_table(

@@ -147,6 +147,8 @@ def compare(
         tail.add(theirs, person, standing[others])
         hardest.impostors(person, template, attempts[others], standing[others], theirs)
         templates_of[person] += 1
+    if genuine and not tail.added:
+        raise NobodyToCompare("there is nobody else to compare with: give photographs of two people or more")
     if not genuine:
         raise NobodyToCompare(
             f"nobody has {template_size + frames} photographs with a face, which a template of "

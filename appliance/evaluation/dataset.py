@@ -18,7 +18,7 @@ from appliance.errors import ConfigurationError
 
 PICTURES = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
-    | {".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+    | {".pnm", ".ppm", ".tif", ".tiff", ".webp", ".heic", ".heif"}
 )
 """What the name of a photograph ends with. Whether it is one is found when it is read."""
 GROUPS = "groups.csv"
@@ -162,36 +162,61 @@ def read_pairs(path: Path, folder: Path) -> Pairs:
         BadDataset: with the number of the line.
     """
     _require_folder(folder)
-    base = folder.resolve()
-    photographs: list[Photograph] = []
-    index: dict[str, int] = {}
+    listed = _Listed(path, folder)
+    known: set[frozenset[int]] = set()
     pairs: list[Pair] = []
-
-    def find(name: str, line: int) -> int:
-        if name not in index:
-            file = base / name
-            if not file.resolve().is_relative_to(base) or not file.is_file():
-                raise BadDataset(f"{path}, line {line}: there is no such file in {folder}")
-            index[name] = len(photographs)
-            photographs.append(Photograph(file, name, len(photographs)))
-        return index[name]
-
     for line, row in enumerate(_rows(path)[1:], start=2):
-        if len(row) != 3:
-            raise BadDataset(f"{path}, line {line}: a pair is two file names and yes or no")
-        label = row[2].strip().lower()
-        if label not in _SAME | _OTHER:
-            raise BadDataset(f"{path}, line {line}: the third field must be yes or no")
-        one, other = find(row[0].strip(), line), find(row[1].strip(), line)
-        pairs.append(Pair(one, other, (_SAME | _OTHER)[label]))
+        pair = _pair(row, line, listed)
+        two = frozenset((pair.one, pair.other))
+        if len(two) == 1:
+            raise BadDataset(f"{path}, line {line}: a photograph is no pair with itself")
+        if two in known:
+            raise BadDataset(f"{path}, line {line}: this pair is listed twice")
+        known.add(two)
+        pairs.append(pair)
     if not pairs:
         raise BadDataset(f"{path} names no pair")
     # Pictures that no pair names can be enrolled all the same.
-    for file in sorted(base.iterdir()):
+    for file in sorted(folder.iterdir()):
         if file.is_file() and is_photograph(file):
-            find(file.name, 0)
-    data = Dataset(base.name, [each.name for each in photographs], photographs)
-    return Pairs(data, pairs)
+            listed.find(file.name, 0)
+    photographs = listed.photographs
+    return Pairs(Dataset(folder.resolve().name, [each.name for each in photographs], photographs), pairs)
+
+
+def _pair(row: Sequence[str], line: int, listed: "_Listed") -> Pair:
+    if len(row) != 3:
+        raise BadDataset(f"{listed.path}, line {line}: a pair is two file names and yes or no")
+    label = row[2].strip().lower()
+    if label not in _SAME | _OTHER:
+        raise BadDataset(f"{listed.path}, line {line}: the third field must be yes or no")
+    one, other = (listed.find(name.strip(), line) for name in row[:2])
+    return Pair(one, other, (_SAME | _OTHER)[label])
+
+
+class _Listed:
+    """The photographs that a list of pairs names, each once, by where it is and not by how it is written."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.path = path
+        self.photographs: list[Photograph] = []
+        self._folder = folder
+        self._base = folder.resolve()
+        self._index: dict[str, int] = {}
+
+    def find(self, name: str, line: int) -> int:
+        try:
+            file = (self._base / name).resolve()
+            there = file.is_relative_to(self._base) and file.is_file()
+        except (OSError, ValueError):
+            there = False
+        if not there:
+            raise BadDataset(f"{self.path}, line {line}: there is no such file in {self._folder}")
+        real = file.relative_to(self._base).as_posix()
+        if real not in self._index:
+            self._index[real] = len(self.photographs)
+            self.photographs.append(Photograph(file, real, len(self.photographs)))
+        return self._index[real]
 
 
 def is_photograph(path: Path) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +24,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from appliance import lens
 from appliance.errors import DrempelError
@@ -35,6 +35,7 @@ from appliance.lens.detection import DetectedFace
 from appliance.lens.embedding import BadEmbedding
 from appliance.lens.models import LoadedPack, load_pack
 from appliance.lens.quality import Verdict, judge_chip, judge_faces
+from appliance.packs.manifest import load_manifest
 from appliance.packs.verify import SUMS
 
 FRAME = (640, 480)
@@ -44,6 +45,10 @@ CHUNK = 16
 AHEAD = 3
 """Chunks per worker that are under way; more would only fill memory."""
 KEPT_DAYS = 7
+LIBRARIES = ("insightface", "numpy", "onnxruntime", "opencv-python", "pillow")
+"""Whose versions may move an embedding."""
+LENGTH_OFF = 1e-3
+"""How far from 1 the length of an embedding may be that was kept; further, it was damaged on disk."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS seen (
@@ -60,12 +65,16 @@ class WorkerDied(DrempelError, RuntimeError):
 
 
 class Outcome(enum.IntEnum):
-    """What became of a photograph; all but the first are failures to acquire."""
+    """What became of a photograph; all but the first are failures to acquire.
+
+    That a file cannot be read, since a stick was pulled out, say, is never kept: the next time it may be.
+    """
 
     EMBEDDED = 0
     NO_FACE = 1
     NOT_A_PICTURE = 2
     NO_EMBEDDING = 3
+    CANNOT_BE_READ = 4
 
     @property
     def words(self) -> str:
@@ -95,13 +104,15 @@ class Source:
 
     def fingerprint(self) -> str:
         """Of all that an embedding depends on: the pack's files, the code of the steps, the libraries."""
+        manifest = load_manifest(self.name)
         digest = hashlib.sha256((self.packs / self.name / SUMS).read_bytes())
         steps = sorted(Path(next(iter(lens.__path__))).rglob("*.py"))
         for part in (
             *(path.read_bytes() for path in (*steps, Path(__file__))),
             repr((self.name, self.detector_size, self.face_min_px, FRAME)).encode(),
-            cv2.__version__.encode(),
-            onnxruntime.__version__.encode(),
+            manifest.detector.model_dump_json().encode(),
+            manifest.embedder.model_dump_json().encode(),
+            *(version(library).encode() for library in LIBRARIES),
         ):
             digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()
@@ -161,7 +172,7 @@ class Store:
             ).fetchone()
         except sqlite3.Error as error:
             raise StoreBroken(f"what was kept cannot be read ({error}): drempel evaluate --forget") from error
-        return None if row is None else Seen(Outcome(row[0]), list(Verdict)[row[1]], row[2])
+        return None if row is None else _seen(*row)
 
     def put(self, found: Sequence[tuple[bytes, Seen]]) -> None:
         """Write down what was found, at once and wholly."""
@@ -188,12 +199,25 @@ class StoreBroken(DrempelError, OSError):
     """The file of embeddings cannot be read or written."""
 
 
+def _seen(outcome: int, verdict: int, embedding: bytes | None) -> Seen | None:
+    """What a row says; None where it was damaged, so that the photograph is looked at again."""
+    if (embedding is not None) != (outcome == Outcome.EMBEDDED) or not 0 <= verdict < len(Verdict):
+        return None
+    if embedding is not None:
+        vector = np.frombuffer(embedding[: len(embedding) // 4 * 4], "<f4").astype(np.float64)
+        if len(embedding) % 4 or not abs(float(np.linalg.norm(vector)) - 1) < LENGTH_OFF:
+            return None
+    return Seen(Outcome(outcome), list(Verdict)[verdict], embedding)
+
+
 def store_path(folder: Path, source: Source) -> Path:
     """The file for this pack and code in `folder`; what was not used there for a week is removed."""
     old = time.time() - KEPT_DAYS * 86400
-    for path in folder.glob("*.db*"):
-        if path.stat().st_mtime < old:
-            path.unlink(missing_ok=True)
+    for path in folder.glob("*.db"):
+        together = [path, *folder.glob(f"{path.name}-*")]
+        if max(each.stat().st_mtime for each in together) < old:
+            for each in together:
+                each.unlink(missing_ok=True)
     return folder / f"{source.name}-{source.fingerprint()[:24]}.db"
 
 
@@ -271,7 +295,9 @@ def _take(under_way: dict[Future[list[Seen]], list[tuple[bytes, Path]]], store: 
                 f"a worker died, perhaps of {names}: see whether memory is short (--jobs 1 takes less), else "
                 "take those away; what was done is kept, so start it again"
             ) from error
-        store.put(list(zip([key for key, _ in chunk], found, strict=True)))
+        keys = [key for key, _ in chunk]
+        kept = zip(keys, found, strict=True)
+        store.put([(key, seen) for key, seen in kept if seen.outcome is not Outcome.CANNOT_BE_READ])
         count += len(chunk)
     return count
 
@@ -284,7 +310,7 @@ def _collect(found: Sequence[Seen | None]) -> Embeddings:
             index.append(number)
             vectors.append(np.frombuffer(seen.embedding, "<f4"))
     return Embeddings(
-        np.array([seen.outcome if seen else Outcome.NOT_A_PICTURE for seen in found], np.int8),
+        np.array([seen.outcome if seen else Outcome.CANNOT_BE_READ for seen in found], np.int8),
         np.array([verdicts[seen.verdict] if seen else 0 for seen in found], np.int8),
         np.array(index, np.int64),
         np.array(vectors, np.float32) if vectors else np.zeros((0, 0), np.float32),
@@ -325,9 +351,13 @@ def look(path: Path, pack: LoadedPack, source: Source) -> Seen:
     At a door more than one face is refused; in a photograph from elsewhere the one in the middle is whose
     folder it lies in. What the door's gates would say of it is the `verdict`.
     """
+    if not os.access(path, os.R_OK):
+        return Seen(Outcome.CANNOT_BE_READ, Verdict.NO_FACE)
     try:
         picture = read_picture_file(path)
-    except BadPicture:
+    except BadPicture as error:
+        if isinstance(error.__cause__, OSError):
+            return Seen(Outcome.CANNOT_BE_READ, Verdict.NO_FACE)
         return Seen(Outcome.NOT_A_PICTURE, Verdict.NO_FACE)
     frame = fit(picture, *FRAME)
     faces = pack.detector.detect(frame)

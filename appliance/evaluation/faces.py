@@ -9,7 +9,7 @@ import cv2
 from appliance.evaluation.dataset import Dataset
 from appliance.evaluation.embeddings import FRAME, Source, subject
 from appliance.evaluation.report import Report
-from appliance.evaluation.report.model import HardPair
+from appliance.evaluation.report.model import HardPair, written
 from appliance.lens.alignment import align
 from appliance.lens.camera.pictures import BadPicture, read_picture_file
 from appliance.lens.camera.replay import fit
@@ -28,7 +28,8 @@ def with_faces(report: Report, data: Dataset, source: Source) -> Report:
         source: the pack that finds the faces.
     """
     pack = source.load()
-    paths = {photograph.name: photograph.path for photograph in data.photographs}
+    # By the names that the report gives them: one that is not UTF-8 is written out there.
+    paths = {written(photograph.name): photograph.path for photograph in data.photographs}
 
     def faces(names: Iterable[str]) -> tuple[str, ...]:
         return tuple(face for name in names if (face := _face(paths[name], pack)) is not None)

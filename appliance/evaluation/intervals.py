@@ -24,6 +24,10 @@ people err, as they do with a good model; both take people for trials of Clopper
 - Where some err, percentiles understate how many more there might be. The interval is never narrower than the
   exact one of how many people err, each with the mean share of errors. (Simulated, five of a hundred people
   erring: percentiles alone hold the truth 86 times in a hundred, so widened 93 times.)
+
+People who make more of the attempts decide more of a rate: the exact intervals are of their effective number,
+see `effective_people`. (Simulated with 1 to 100 attempts a person, half of them by a seventh of the people:
+without it, intervals hold the truth 85 to 89 times in a hundred, with it 93 to 95.)
 """
 
 from collections.abc import Iterator
@@ -96,7 +100,7 @@ class Thinned:
     stands_for: Counts
 
 
-def clopper_pearson(errors: int, trials: int, outside: float = OUTSIDE) -> tuple[float, float]:
+def clopper_pearson(errors: float, trials: float, outside: float = OUTSIDE) -> tuple[float, float]:
     """The exact binomial interval, each side of it missing with half of `outside`.
 
     Args:
@@ -162,7 +166,14 @@ def share_over_people(
         ]
     )
     erring, succeeding = int((errors > 0).sum()), int((errors < trials).sum())
-    low, high, method = settled(count / of, values, erring=erring, succeeding=succeeding, people=people)
+    low, high, method = settled(
+        count / of,
+        values,
+        erring=erring,
+        succeeding=succeeding,
+        people=people,
+        effective=effective_people(trials),
+    )
     return Rate(count / of, low, high, count, of, people, method)
 
 
@@ -251,8 +262,27 @@ def fmr_over_people(
     return Rate(count / of, low, high, count, of, people, method)
 
 
+def effective_people(attempts_of: npt.NDArray[np.integer]) -> float:
+    """How many people with equally many attempts would tell as much as these do (Kish's effective size).
+
+    Kish, *Survey Sampling* (1965): (sum of weights)^2 / (sum of their squares). Who makes a hundred of the
+    attempts decides a rate as a hundred others do.
+
+    Args:
+        attempts_of: (people,) of each person, not all 0.
+    """
+    attempts = attempts_of.astype(np.float64)
+    return float(attempts.sum() ** 2 / (attempts**2).sum())
+
+
 def settled(
-    rate: float, values: Shares, *, erring: int, succeeding: int, people: int
+    rate: float,
+    values: Shares,
+    *,
+    erring: int,
+    succeeding: int,
+    people: int,
+    effective: float | None = None,
 ) -> tuple[float, float, Method]:
     """The interval of a rate from the replicates of its bootstrap, mended as the head of this module says.
 
@@ -262,6 +292,7 @@ def settled(
         erring: people with an error.
         succeeding: people with an attempt that did not err.
         people: all of them, at least 1.
+        effective: how many they count for, see `effective_people`; as many as they are if None.
 
     Returns:
         Low, high, and how they were found.
@@ -274,8 +305,11 @@ def settled(
         raise ScoresError("no replicate of the bootstrap holds a comparison: the people are too few")
     few = erring < LEAST_ERRING or succeeding < LEAST_ERRING
     counted = erring if erring < LEAST_ERRING or not few else people - succeeding
-    exact = np.array(clopper_pearson(counted, people))
-    if not few:
+    count = people if effective is None else effective
+    if few:
+        exact = np.array(clopper_pearson(min(counted, count), count))
+    else:
+        exact = np.array(clopper_pearson(counted * count / people, count))
         exact = np.minimum(exact * rate * people / counted, 1)
     low, high = np.quantile(found, (OUTSIDE / 2, 1 - OUTSIDE / 2))
     method: Method = "exact over people" if few else "bootstrap"

@@ -73,6 +73,7 @@ def study_pairs(
         template_people=len(set(people)),
         templates=len(seen.index),
         genuine_people=len({people[each.pair.one] for each in judged if each.pair.same}),
+        impostor_people=len({people[each.pair.other] for each in judged if not each.pair.same}),
         genuine=int(same.sum()),
         impostor=int((~same).sum()),
         fte=len(refused) / len(data.people),

@@ -26,6 +26,7 @@ from appliance.evaluation.intervals import (
     SEED,
     Members,
     Method,
+    effective_people,
     impostor_weight,
     resampled,
     settled,
@@ -316,4 +317,5 @@ def _interval(
     erring, succeeding, people = (
         len(np.unique(scores.genuine_person[who])) for who in (below, ~below, np.ones_like(below))
     )
-    return settled(rate, replicates, erring=erring, succeeding=succeeding, people=people)
+    effective = effective_people(np.bincount(scores.genuine_person))
+    return settled(rate, replicates, erring=erring, succeeding=succeeding, people=people, effective=effective)

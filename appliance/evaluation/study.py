@@ -1,5 +1,6 @@
 """One evaluation from its first photograph to its report: all rooms of this folder, in their order."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from appliance.evaluation.embeddings import Embeddings, Outcome, Source
 from appliance.evaluation.error_rates import HISTOGRAM_EDGES, ScoreSet, histogram_of, threshold_for
 from appliance.evaluation.groups_gap import Gap, GroupRates, groups_at
 from appliance.evaluation.intervals import Rate, fmr_over_people, fnmr_over_people, share_over_people
-from appliance.evaluation.operating_points import Stated, det, eer_over_people, fnmr_at_fmr
+from appliance.evaluation.operating_points import RATES, Stated, det, eer_over_people, fnmr_at_fmr
 from appliance.evaluation.report import Report, model, with_limits
 from appliance.lens.quality import Verdict
-from appliance.packs.manifest import Manifest
+from appliance.packs.manifest import Manifest, UnknownThreshold
 
 GROUPS_AT = 1e-4
 """FMR at whose threshold groups are compared: that of the settings' default."""
+LEAST_SHOWN = 5
+"""People of a group from which on its rates are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def study(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
         template_people=int((scores.templates_of > 0).sum()),
         templates=found.templates,
         genuine_people=eer.people,
+        impostor_people=int((scores.attempts_of > 0).sum()),
         genuine=len(scores.genuine),
         impostor=scores.impostors,
         **_fte(found),
@@ -107,7 +111,7 @@ def study(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
         ),
         histograms=histograms(scores.genuine, scores.histogram),
         hardest=_hardest(data, found),
-        groups=_groups(data, scores, stated),
+        groups=_groups(data, scores, stated, made.manifest, protocol.frames),
     )
     return with_limits(report)
 
@@ -134,6 +138,7 @@ def about(data: Dataset, seen: Embeddings, protocol: Protocol, made: Circumstanc
         "seed": protocol.seed,
         "people": len(data.people),
         "photographs": len(data.photographs),
+        "ignored": data.ignored,
         "fta": fta.rate,
         "fta_low": fta.low,
         "fta_high": fta.high,
@@ -200,12 +205,12 @@ def names(data: Dataset, photographs: Sequence[int]) -> tuple[str, ...]:
     return tuple(data.photographs[each].name for each in photographs)
 
 
-def _groups(data: Dataset, scores: ScoreSet, stated: Stated) -> dict[str, model.Groups]:
+def _groups(
+    data: Dataset, scores: ScoreSet, stated: Stated, manifest: Manifest, frames: int
+) -> dict[str, model.Groups]:
     if not data.groups:
         return {}
-    # The default's threshold, or the strictest that these data allow.
-    at_fmr = min((fmr for fmr in stated.stated if fmr >= GROUPS_AT), default=GROUPS_AT)
-    threshold, _ = threshold_for(scores, at_fmr)
+    at_fmr, threshold = _common_threshold(scores, stated, manifest, frames)
     genuine_of = np.bincount(scores.genuine_person, minlength=scores.people)
     tables = {}
     for attribute, labels in data.groups.items():
@@ -221,8 +226,24 @@ def _groups(data: Dataset, scores: ScoreSet, stated: Stated) -> dict[str, model.
     return tables
 
 
+def _common_threshold(
+    scores: ScoreSet, stated: Stated, manifest: Manifest, frames: int
+) -> tuple[float, float]:
+    """FMR and threshold at which groups are compared: the pack's, as at the door.
+
+    Where the pack has none for so many frames, the strictest that these data can state, or else the loosest.
+    """
+    with contextlib.suppress(UnknownThreshold):
+        return GROUPS_AT, manifest.threshold(GROUPS_AT, frames)
+    at_fmr = min((fmr for fmr in stated.stated if fmr >= GROUPS_AT), default=max(RATES))
+    return at_fmr, threshold_for(scores, at_fmr)[0]
+
+
 def _row(row: GroupRates, labels: Sequence[str | None], genuine_of: npt.NDArray[np.int64]) -> model.GroupRow:
     members = np.array([label == row.group for label in labels])
+    if row.people < LEAST_SHOWN:
+        # The result of one person, beside what is stated of them, is a result about that person.
+        return model.GroupRow(group=row.group or "not stated", people=row.people, genuine=0, impostor=0)
     return model.GroupRow(
         group=row.group or "not stated",
         people=row.people,

@@ -121,6 +121,12 @@ def test_too_few_photographs_are_said(photographs: list[int]) -> None:
         compare(data, people, ZERO, template_size=5, frames=frames, seed=1)
 
 
+def test_one_person_alone_is_no_evaluation() -> None:
+    data, people = made_up([8], noise=0.1)
+    with pytest.raises(NobodyToCompare, match="two people"):
+        compare(data, people, ZERO, template_size=5, frames=1, seed=1)
+
+
 def test_nobody_with_a_face_is_said() -> None:
     data, _ = made_up([6, 6], noise=0.1)
     empty = Embeddings(

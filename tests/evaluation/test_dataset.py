@@ -88,17 +88,21 @@ def test_pairs_name_files_and_the_rest_of_the_folder_is_enrolled_too(tmp_path: P
     for name in ("x.jpg", "y.jpg", "z.jpg"):
         picture(tmp_path / name)
     listed = tmp_path / "pairs.csv"
-    listed.write_text("file_x,file_y,Decision\ny.jpg,x.jpg,Yes\ny.jpg,y.jpg,no\n", encoding="utf-8")
+    listed.write_text("file_x,file_y,Decision\ny.jpg,x.jpg,Yes\ny.jpg,./z.jpg,no\n", encoding="utf-8")
     pairs = read_pairs(listed, tmp_path)
     assert [each.name for each in pairs.data.photographs] == ["y.jpg", "x.jpg", "z.jpg"]
-    assert [(pair.one, pair.other, pair.same) for pair in pairs.pairs] == [(0, 1, True), (0, 0, False)]
+    assert [(pair.one, pair.other, pair.same) for pair in pairs.pairs] == [(0, 1, True), (0, 2, False)]
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
         ("x.jpg,y.jpg", "line 2: a pair is"),
-        ("x.jpg,x.jpg,maybe", "line 2: the third field"),
+        ("x.jpg,y.jpg,maybe", "line 2: the third field"),
+        ("x.jpg,./x.jpg,yes", "line 2: a photograph is no pair with itself"),
+        ("x.jpg,y.jpg,yes\ny.jpg,x.jpg,no", "line 3: this pair is listed twice"),
+        ("x.jpg,a\0b.jpg,yes", "line 2: there is no such file"),
+        (f"x.jpg,{'x' * 300}.jpg,yes", "line 2: there is no such file"),
         ("x.jpg,missing.jpg,yes", "line 2: there is no such file"),
         ("x.jpg,../../outside.jpg,yes", "line 2: there is no such file"),
         ("", "names no pair"),
@@ -108,6 +112,7 @@ def test_wrong_pairs_are_refused_with_the_line(tmp_path: Path, line: str, says: 
     picture(tmp_path / "outside.jpg")
     folder = tmp_path / "a" / "b"
     picture(folder / "x.jpg")
+    picture(folder / "y.jpg")
     (folder / "pairs.csv").write_text(f"one,other,same\n{line}\n", encoding="utf-8")
     with pytest.raises(BadDataset, match=says):
         read_pairs(folder / "pairs.csv", folder)

@@ -94,8 +94,32 @@ def test_a_photograph_that_cannot_be_read_is_a_failure_to_acquire(
 ) -> None:
     gone = [Photograph(tmp_path / "gone.jpg", "gone.jpg", 0)]
     found = embed_all(gone, source, store, workers=1, progress=nothing)
-    assert found.outcomes.tolist() == [Outcome.NOT_A_PICTURE]
+    assert found.outcomes.tolist() == [Outcome.CANNOT_BE_READ]
     assert found.vectors.shape[0] == 0
+
+
+def test_a_file_that_was_away_for_a_moment_is_looked_at_again(
+    people: list[Photograph], source: Source, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "_look", away)
+    first = embed_all(people, source, store, workers=1, progress=nothing)
+    assert set(first.outcomes.tolist()) == {Outcome.CANNOT_BE_READ}
+    monkeypatch.undo()
+    assert embed_all(people, source, store, workers=1, progress=nothing).index.tolist() == [0, 2]
+
+
+def away(paths: list[Path]) -> list[Seen]:
+    return [look(path.with_name("gone.jpg"), *embeddings._loaded) for path in paths if embeddings._loaded]
+
+
+def test_an_embedding_that_was_damaged_on_disk_is_not_used(store: Store) -> None:
+    whole = np.ones(4, "<f4") / 2
+    store.put([(b"a" * 32, Seen(Outcome.EMBEDDED, Verdict.GOOD, whole.tobytes()))])
+    store.put([(b"b" * 32, Seen(Outcome.EMBEDDED, Verdict.GOOD, (3 * whole).tobytes()))])
+    store.put([(b"c" * 32, Seen(Outcome.EMBEDDED, Verdict.GOOD, b"torn"[:3]))])
+    assert store.get(b"a" * 32) is not None
+    assert store.get(b"b" * 32) is None
+    assert store.get(b"c" * 32) is None
 
 
 def test_a_worker_that_dies_is_said_and_what_was_done_is_kept(
@@ -157,7 +181,7 @@ def test_another_pack_size_or_gate_is_another_store(source: Source) -> None:
 
 
 def test_what_is_put_comes_back(store: Store) -> None:
-    seen = Seen(Outcome.EMBEDDED, Verdict.TURNED_AWAY, bytes(8))
+    seen = Seen(Outcome.EMBEDDED, Verdict.TURNED_AWAY, np.array([1, 0], np.float32).tobytes())
     store.put([(b"a" * 32, seen), (b"b" * 32, Seen(Outcome.NO_FACE, Verdict.NO_FACE))])
     assert store.get(b"a" * 32) == seen
     assert store.get(b"c" * 32) is None

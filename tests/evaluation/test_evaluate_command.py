@@ -64,7 +64,12 @@ def test_the_json_has_the_shape_that_others_build_on_and_the_report_lies_beside(
     # Sixteen comparisons of two people decide no rate.
     assert said["fnmr_at_fmr"] == {}
     assert set(said["left_out"]) == {"0.01", "0.001", "0.0001", "1e-05", "1e-06"}
-    assert [row["group"] for row in said["groups"]["<b>age</b>"]["rows"]] == ["50+", "70+"]
+    # Rates of one person would be that person's.
+    rows = said["groups"]["<b>age</b>"]["rows"]
+    assert [(row["group"], row["people"], row["fnmr"]) for row in rows] == [
+        ("50+", 1, None),
+        ("70+", 1, None),
+    ]
     assert any(each["named_fmr"] == 1e-4 for each in said["at_pack_thresholds"])
     written = Report.from_json((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))
     assert written.hardest.genuine[0].probe[0].endswith(".png")
@@ -93,6 +98,10 @@ def test_faces_are_in_the_report_only_where_asked_for(
 ) -> None:
     evaluate(photographs, "--show-faces", "--report", tmp_path / "r")
     assert "data:image/jpeg" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "r").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "r").iterdir()} == {0o600}
+    out = evaluate(photographs, "--show-faces", "--json", "--report", tmp_path / "r")[1]
+    assert "data:image" not in out
     assert own_cache.exists()
 
 
@@ -101,11 +110,11 @@ def test_labelled_pairs_are_decided_and_those_decided_otherwise_are_listed(
 ) -> None:
     folder = tmp_path / "loose"
     folder.mkdir()
-    for name in ("obama.jpg", "biden.jpg"):
+    for name in ("obama.jpg", "obama2.jpg", "biden.jpg"):
         shutil.copy(portrait_paths[name], folder / name)
     (folder / "wall.png").write_bytes(cv2.imencode(".png", np.full((300, 300, 3), 90, np.uint8))[1].tobytes())
     listed = tmp_path / "pairs.csv"
-    lines = ["obama.jpg,obama.jpg,yes", "obama.jpg,biden.jpg,no", "biden.jpg,obama.jpg,yes"]
+    lines = ["obama.jpg,obama2.jpg,yes", "obama.jpg,biden.jpg,no", "biden.jpg,obama2.jpg,yes"]
     lines.append("wall.png,obama.jpg,no")
     listed.write_text("one,other,same\n" + "\n".join(lines) + "\n", encoding="utf-8")
     code, out, _ = evaluate(folder, "--pairs", listed, "--json", "--report", tmp_path / "r")
@@ -114,7 +123,7 @@ def test_labelled_pairs_are_decided_and_those_decided_otherwise_are_listed(
     assert pairs["pairs"] == 4
     assert pairs["decided as labelled"] == 2
     assert pairs["not compared, a face was not found"] == 1
-    assert [each.partition(",")[0] for each in pairs["otherwise"]] == ["biden.jpg and obama.jpg: same"]
+    assert [each.partition(",")[0] for each in pairs["otherwise"]] == ["biden.jpg and obama2.jpg: same"]
     assert pairs["not enrolled"] == ["wall.png: no face"]
     assert own_cache.exists()
 
@@ -166,6 +175,8 @@ def test_an_interrupted_evaluation_ends_in_order_and_says_how_to_go_on(
         (["/nowhere/at/all"], "is not a folder"),
         (["{site}", "--pack", "none"], "there is no pack"),
         (["{site}", "--template", "9"], "nobody has 10 photographs"),
+        (["{site}", "--report", "{site}/report"], "among the photographs"),
+        (["{site}", "--pairs", "x.csv", "--frames", "3"], "drop --template, --frames"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

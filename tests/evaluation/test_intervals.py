@@ -9,6 +9,7 @@ from appliance.evaluation import intervals
 from appliance.evaluation.error_rates import ScoresError, fmr_at, threshold_for
 from appliance.evaluation.intervals import (
     clopper_pearson,
+    effective_people,
     fmr_over_people,
     fnmr_over_people,
     impostor_weight,
@@ -263,3 +264,22 @@ def test_intervals_over_people_hold_the_truth_and_intervals_over_comparisons_do_
             naive[n] += low <= truth <= high
     assert (held / 200 >= 0.88).all(), held / 200
     assert (naive / 200 <= 0.8).all(), naive / 200
+
+
+def test_people_who_make_most_of_the_attempts_count_for_fewer_people() -> None:
+    """Kish's effective number: 1 for one who makes them all, n where all make equally many."""
+    assert effective_people(np.array([7, 7, 7, 0])) == pytest.approx(3)
+    assert effective_people(np.array([100, 1, 1])) == pytest.approx(102**2 / 10002)
+
+
+def test_with_very_unequal_attempts_the_interval_of_a_rate_holds_the_truth() -> None:
+    """A seventh of the people make half of the attempts, as in collections from the press."""
+    rng = np.random.default_rng(3)
+    trials = np.concatenate([np.full(21, 97), np.full(58, 30), np.full(68, 3)])
+    held = 0
+    for _ in range(120):
+        bad = rng.random(len(trials)) < 0.05
+        errors = np.where(bad, rng.binomial(trials, 0.3), 0)
+        rate = share_over_people(errors, trials, replicates=200)
+        held += rate.low <= 0.05 * 0.3 <= rate.high
+    assert held >= 0.9 * 120

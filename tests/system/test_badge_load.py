@@ -93,6 +93,7 @@ def held_up(
     row = Row("runs")
     holder = Cards(house, row, print)
     monkeypatch.setattr(holder, "_ask", lambda: next(states))
+    monkeypatch.setattr(holder, "_tell_of", lambda _: None)
     holder.hold_up()
     return row, holder
 
@@ -108,6 +109,13 @@ def test_a_card_that_came_while_the_door_was_open_for_a_face_is_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row, holder = held_up(monkeypatch, [(0, 0), (1, 1)], [(AT - 0.01, 1), (AT + 0.5, 0)])
+    assert (row.missed, row.untimed, holder.times) == (0, 1, [])
+
+
+def test_a_face_that_was_counted_before_the_card_and_whose_rise_came_after_is_no_missed_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row, holder = held_up(monkeypatch, [(0, 1), (1, 1)], [(AT - 0.001, 1), (AT + 0.535, 0)])
     assert (row.missed, row.untimed, holder.times) == (0, 1, [])
 
 

@@ -1,5 +1,7 @@
 """The folder of a report: report.json, report.html, and each plot as SVG and PNG."""
 
+import os
+import tempfile
 from pathlib import Path
 
 from appliance.errors import ConfigurationError
@@ -36,11 +38,14 @@ def write_report(report: Report, folder: Path) -> Path:
         files[f"{name}.svg"] = drawing.svg.encode()
         files[f"{name}.png"] = drawing.png
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # It names people and their photographs: the user's alone, whatever the umask.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, content in files.items():
-            temporary = folder / f"{name}.new"
-            temporary.write_bytes(content)
-            temporary.replace(folder / name)
+            # A name that nobody can have made before, and mode 0600.
+            handle, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(folder / name)
         for name in _PLOTS - files.keys():
             (folder / name).unlink(missing_ok=True)
     except OSError as error:

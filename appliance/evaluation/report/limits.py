@@ -27,8 +27,8 @@ def limits(report: Report) -> list[str]:
 def _people(report: Report) -> Iterator[str]:
     most = percent(most_with_no_error(report.genuine_people, report.level))
     yield (
-        f"The number of people bounds what can be said, not the number of comparisons: those to be recognised "
-        f"are {people(report.genuine_people)}. Even if none of them is ever refused, up to {most} of all "
+        f"The number of people bounds what can be said, not the number of comparisons: genuine attempts "
+        f"are of {people(report.genuine_people)}. Even if none of them is ever refused, up to {most} of all "
         f"people could still be (the rule of three: about 3 divided by the number of people)."
     )
     if report.genuine_people < 2:
@@ -83,8 +83,8 @@ def _attempts(report: Report) -> Iterator[str]:
         )
         least, most = attempt_fmr_bounds(USUAL_FMR, report.frames)
         yield (
-            f"What frames of one moment have in common decides how often a stranger's attempt is accepted: at "
-            f"a threshold that accepts {percent(USUAL_FMR)} of single frames, between {percent(least)} and "
+            f"What frames of one moment have in common decides how often an attempt by a stranger is "
+            f"accepted: where {percent(USUAL_FMR)} of single frames are, between {percent(least)} and "
             f"{percent(most)} of attempts of {report.frames}. The pack's thresholds for three frames are "
             f"those of one frame at a third of the rate, so that the bound holds whatever they share."
         )

@@ -26,9 +26,14 @@ class BadReport(DrempelError, ValueError):
     """A text that is no report.json of ours."""
 
 
+def written(text: str) -> str:
+    """A name as a report holds it: what is not UTF-8 is written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _writable(text: object) -> object:
     # A file name need not be UTF-8; Python then holds lone surrogates, which no JSON and no page can.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(text, str) else text
+    return written(text) if isinstance(text, str) else text
 
 
 def _plain(array: Any) -> object:
@@ -206,6 +211,8 @@ class Report(_Part):
         people, photographs: in the data.
         template_people, templates: people of whom templates could be made, and how many these are.
         genuine_people: people who made genuine attempts: fewer, where photographs are left for none.
+        impostor_people: people who made impostor attempts: those with photographs enough for one.
+        ignored: files that are no photographs by their names.
         genuine, impostor: comparisons of either kind.
         fte: of the people with photographs enough, the share of whom no template could be made; its interval.
         fta: of the photographs, the share in which no face was found or described; its interval.
@@ -239,7 +246,9 @@ class Report(_Part):
     photographs: Count
     template_people: Count
     genuine_people: Count
+    impostor_people: Count
     templates: Count
+    ignored: Count = 0
     genuine: Count
     impostor: Count
     fte: Rate
