@@ -8,8 +8,8 @@ With vault's own `make_template`, and the cosine of vault's own `score`, on many
 - *impostor attempts* of M frames: photographs of everyone else, up to twenty a person, against each template.
 
 Five and twenty, because it is people that are sampled: somebody of whom there are five hundred photographs
-would otherwise count as five hundred. (In Labeled Faces in the Wild one pair of brothers, of whom one has hundreds,
-makes up two thirds of all false matches at FMR 1e-4 when all photographs count.)
+would otherwise count as five hundred. (In Labeled Faces in the Wild one pair of brothers, of whom one has
+hundreds, makes up two thirds of all false matches at FMR 1e-4 when all photographs count.)
 
 An attempt of several frames has the score of its best, since at the door it passes if any frame does.
 """
