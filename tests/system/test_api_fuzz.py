@@ -126,8 +126,10 @@ def site(test_models: Path, portrait_paths: dict[str, Path]) -> Iterator[Site]:
 
 
 def real_ids(case: Any, site: Site, draw: int) -> None:
-    """Put the id of something that is there in the place of a generated one: of what was planted lately, since
-    earlier calls have erased, withdrawn and given much of what is older."""
+    """Put the id of something that is there in the place of a generated one.
+
+    Of what was planted lately, since earlier calls have erased, withdrawn and given much of what is older.
+    """
     for values in (case.path_parameters, case.query, case.body):
         if not isinstance(values, dict):
             continue
