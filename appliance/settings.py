@@ -9,6 +9,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -61,11 +62,21 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _time_zone(value: str) -> str:
+    """A zone of the time zone database."""
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("write a time zone such as Europe/Amsterdam") from error
+    return value
+
+
 class Site(_Section):
     """Which door this is."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)] = "Front door"
     language: Literal["nl", "en"] = "nl"
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "Europe/Amsterdam"
 
 
 class Paths(_Section):
@@ -170,6 +181,12 @@ class Recognition(_Section):
     attempt_time: Annotated[float, Field(ge=2, le=15)] = 8.0
     answer_time: Annotated[float, Field(ge=1, le=10)] = 3.0
     probes: Literal[1, 3] = 3
+    tier: Literal[1, 2, 3] = 2
+    justification: str = ""
+    claims: list[Literal["token", "card", "number"]] = ["token"]
+    guessing_risk: Annotated[float, Field(ge=1e-3, le=0.1)] = 0.01
+    renew_after_days: Annotated[int, Field(ge=1, le=3650)] = 730
+    tpm: str = ""
     captures: Annotated[int, Field(ge=1, le=20)] = 5
     face_min_px: Annotated[int, Field(ge=30, le=400)] = 60
 
@@ -182,6 +199,18 @@ class Recognition(_Section):
                 + ", ".join(f'{name} = "..."' for name in missing)
                 + ", or write enabled = false"
             )
+        if self.tier == 3 and not self.justification.strip():
+            raise ValueError(
+                "tier 3 lets the device open templates alone: write why this site cannot do with tokens, "
+                'justification = "...", or write tier = 2'
+            )
+        if "number" in self.claims and self.tier != 3:
+            raise ValueError(
+                "a number and PIN is no secret that protects a template: it needs tier = 3 with a "
+                'justification; or leave "number" out of claims'
+            )
+        if "card" in self.claims and self.tier == 1:
+            raise ValueError('a card carries no template: with tier = 1, leave "card" out of claims')
         if self.answer_time >= self.attempt_time:
             raise ValueError("answer_time must be shorter than attempt_time: the claim comes first")
         return self

@@ -42,6 +42,8 @@ REASONS = {
     Refusal.RECOGNITION_OFF: "recognition is off: see [recognition] in the settings",
     Refusal.BADGE_TAKEN: "this badge number is another badge's already: remove that one first",
     Refusal.STORAGE: "the zone could not store it: look at its journal and at the disk",
+    Refusal.CLAIM_TAKEN: "this card or number belongs to another template already: use another one",
+    Refusal.CLAIM_NOT_SERVED: "this site does not take such a claim: see claims and tier in the settings",
     Refusal.MALFORMED: "the zone did not understand: are all zones of one version?",
 }
 

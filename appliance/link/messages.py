@@ -12,14 +12,17 @@ from appliance.link.sockets import Malformed
 
 HANDLE = 16
 """Bytes of a record's handle, of a consent's id and of a badge's id: random, and no one's name."""
-MAX_CODE = 64
-"""Bytes of a QR code that lens passes on; a longer one is no token."""
+MAX_CODE = 400
+"""Bytes of a QR code that lens passes on; a longer one is no token. A token that carries its template at
+four bits a coordinate has about 330."""
 TOKEN = 35
 """Bytes of a tier-2 token, see `appliance.vault.token`."""
 MAX_EMBEDDING = 4 * 512
 """Bytes of the longest embedding of any pack: 512 float32."""
 MAX_BADGE_BITS = 128
 """Bits of the longest badge number."""
+RIGHTS = 122
+"""Bytes of a person's rights, see `appliance.rights`."""
 MAX_LEASE = 3600
 """Seconds for which admin can vouch at a time that a legal ground is current (design §7)."""
 
@@ -60,6 +63,19 @@ class Refusal(enum.IntEnum):
     BADGE_TAKEN = 0x07
     STORAGE = 0x08
     MALFORMED = 0x09
+    CLAIM_TAKEN = 0x0A
+    CLAIM_NOT_SERVED = 0x0B
+
+
+class ClaimKind(enum.IntEnum):
+    """With what a person claims the one template that a face is compared with."""
+
+    TOKEN = 0x01
+    """A QR code, which vault makes at the enrolment, held up to the camera."""
+    CARD = 0x02
+    """A card's credential of at least 96 secret random bits, read by a badge reader after the press."""
+    NUMBER = 0x03
+    """A number and a PIN, typed on a keypad: only where the site's configuration justifies tier 3."""
 
 
 class DoorMode(enum.IntEnum):
@@ -201,7 +217,8 @@ class OpenEnrolment(Message):
 
     `handle` is chosen by admin and written down there first, so that no record can be left without
     an owner. `consent` is the id of the consent on record, all zero for none, which vault refuses.
-    The window closes with the connection.
+    The window closes with the connection. With a token as `claim` the answer is `Enrolled`; with a card, or
+    a number and PIN, the person presents it with the press, and the answer is `Done`.
     """
 
     handle: bytes
@@ -209,10 +226,12 @@ class OpenEnrolment(Message):
     lease: int
     captures: int
     seconds: int
+    claim: ClaimKind = ClaimKind.TOKEN
     TYPE = 0x21
-    LAYOUT = f"!{HANDLE}s{HANDLE}sHBH"
+    LAYOUT = f"!{HANDLE}s{HANDLE}sHBHB"
 
     def __post_init__(self) -> None:
+        _to_enum(self, "claim", ClaimKind)
         _check(len(self.handle) == HANDLE and len(self.consent) == HANDLE, "16 bytes each")
         _check(0 <= self.lease <= MAX_LEASE, "a lease of at most an hour")
         _check(1 <= self.captures <= 20, "1 to 20 captures")
@@ -246,6 +265,30 @@ class AskVault(Message):
     """How is vault?"""
 
     TYPE = 0x24
+
+
+@dataclass(frozen=True, slots=True)
+class SetRights(Message):
+    """The validity and weekly hours of a record's person, as `appliance.rights` encodes them."""
+
+    handle: bytes
+    rights: bytes
+    TYPE = 0x25
+    LAYOUT = f"!{HANDLE}s{RIGHTS}s"
+
+
+@dataclass(frozen=True, slots=True)
+class AskCheck(Message):
+    """Does every record authenticate?"""
+
+    TYPE = 0x26
+
+
+@dataclass(frozen=True, slots=True)
+class Decommission(Message):
+    """Destroy the keys: no template on this device can ever be opened again. Badges go on."""
+
+    TYPE = 0x27
 
 
 # --- vault or door to admin ---------------------------------------------------------------------
@@ -294,6 +337,25 @@ class VaultState(Message):
 
     def __post_init__(self) -> None:
         _check(self.window in {0, 1} and self.recognition in {0, 1}, "flags are 0 or 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Message):
+    """What stands in vault: records by tier, how many of them do not authenticate, the epoch of the keys,
+    and whether the database as such is sound (1) or not (0).
+    """
+
+    tier1: int
+    tier2: int
+    tier3: int
+    unreadable: int
+    epoch: int
+    sound: int
+    TYPE = 0x34
+    LAYOUT = "!IIIIIB"
+
+    def __post_init__(self) -> None:
+        _check(self.sound in {0, 1}, "sound is 0 or 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +427,15 @@ class DoorState(Message):
 TO_LENS: tuple[type[Message], ...] = (Look, Embed, Finish)
 FROM_LENS: tuple[type[Message], ...] = (CameraOpen, CodeRead, Probe, Hint, CameraClosed, LensFailed)
 TO_DOOR_GUIDANCE: tuple[type[Message], ...] = (Guide,)
-ADMIN_TO_VAULT: tuple[type[Message], ...] = (OpenEnrolment, Erase, Lease, AskVault)
-VAULT_TO_ADMIN: tuple[type[Message], ...] = (Done, Progress, Enrolled, VaultState, Refused)
+ADMIN_TO_VAULT: tuple[type[Message], ...] = (
+    OpenEnrolment,
+    Erase,
+    Lease,
+    AskVault,
+    SetRights,
+    AskCheck,
+    Decommission,
+)
+VAULT_TO_ADMIN: tuple[type[Message], ...] = (Done, Progress, Enrolled, VaultState, Checked, Refused)
 ADMIN_TO_DOOR: tuple[type[Message], ...] = (AddBadge, RemoveBadge, AskDoor, AskEvents)
 DOOR_TO_ADMIN: tuple[type[Message], ...] = (Done, DoorState, DoorEvent, EndOfEvents, Refused)

@@ -19,6 +19,7 @@ from appliance.link.framing import (
 )
 from appliance.link.messages import (
     FROM_LENS,
+    MAX_CODE,
     MAX_EMBEDDING,
     AddBadge,
     CodeRead,
@@ -179,7 +180,7 @@ def test_a_length_that_the_type_cannot_have_is_refused_before_the_body_is_read(k
         lambda: Embed(21, 0),
         lambda: Embed(3, 2),
         lambda: CodeRead(b""),
-        lambda: CodeRead(bytes(65)),
+        lambda: CodeRead(bytes(MAX_CODE + 1)),
         lambda: Probe(b""),
         lambda: Probe(bytes(6)),
         lambda: Probe(bytes(MAX_EMBEDDING + 4)),
