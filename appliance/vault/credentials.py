@@ -1,0 +1,168 @@
+"""Claims that pass through door: a card's credential, or a number with its PIN (design §2, §4).
+
+On the wire, 64 bytes at most: a kind, and then
+
+- card `0xC1`: the number of bits (one byte, 96 to 255), and the bits, right-aligned in as few bytes as hold
+  them. At least 96 of them must be random and secret, as in a sector or file that is read with a key: then
+  they are `S`, and open a record of tier 2. A UID or a Wiegand number is short, printed or broadcast, and is
+  never `S`: door does not send it here.
+- number and PIN `0xC2`: the number of digits and the digits in ASCII, of the number (1 to 10) and of the PIN
+  (4 to 12). Tier 3 alone.
+
+Which record is claimed stands in its row as `lookup = HMAC-SHA256(index key, kind ‖ value)` (RFC 2104): the
+index key is the vault's own and is not in the database. It makes a pseudonym of a number, which whoever holds
+the device can guess; of a card's 96 random bits it tells nothing.
+
+**The brake.** A PIN of four digits is guessed by whoever holds the device and its keys. Argon2id only makes
+each guess dear: `B = Argon2id(PIN, salt = handle, secret = HKDF(index key))` with 64 MiB, 3 passes and 4
+lanes, the second recommended option of RFC 9106 §4. That takes 0.15 s of one core of the machine where it was
+measured, so all PINs of four digits take 25 minutes there; a Raspberry Pi 4 needs about four times as long,
+and a rack of graphics cards a fraction. Hence `B` counts as no secret of the person's (B2), and tier 3 asks
+for a justification. `B` goes into the content key, so no verifier of the PIN is stored anywhere.
+"""
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from appliance.errors import DrempelError
+from appliance.link.messages import ClaimKind
+from appliance.vault.keys import KEY, wipe
+
+CARD = 0xC1
+NUMBER = 0xC2
+CARD_BITS = range(96, 256)
+"""Bits of a card's credential: fewer can be guessed by who holds the device."""
+NUMBER_DIGITS = range(1, 11)
+PIN_DIGITS = range(4, 13)
+MEMORY = 64 * 1024
+"""KiB that the brake fills (RFC 9106 §4, second recommended option)."""
+PASSES = 3
+LANES = 4
+_DIGITS = frozenset(b"0123456789")
+
+
+class NotACredential(DrempelError, ValueError):
+    """Bytes that are no claim of a known kind."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credential:
+    """What door was shown, to be overwritten by `forget`: its kind, what it is looked up by, its secret part.
+
+    `lookup` has 32 bytes; `value` is a card's whole credential, or a PIN's digits.
+    """
+
+    kind: ClaimKind
+    lookup: bytes
+    value: bytearray
+    index_key: bytearray
+
+    def secret(self, handle: bytes) -> bytearray:
+        """What opens the record under `handle` (16 bytes), in a buffer that the caller overwrites.
+
+        A card's credential itself (12 to 32 bytes), or the brake of a PIN (32 bytes), which takes its time.
+        """
+        if self.kind is ClaimKind.CARD:
+            return bytearray(self.value)
+        return brake(self.value, handle, self.index_key)
+
+    def forget(self) -> None:
+        """Overwrite the secret part."""
+        wipe(self.value)
+
+
+def parse(claim: bytearray, index_key: bytearray) -> Credential:
+    """The credential in what door sent; `claim` is overwritten, whatever it is.
+
+    Raises:
+        NotACredential: of no known kind, too short, too long, or not of digits.
+    """
+    try:
+        if len(claim) > 1 and claim[0] == CARD:
+            return _card(claim, index_key)
+        if len(claim) > 1 and claim[0] == NUMBER:
+            return _number(claim, index_key)
+        raise NotACredential("no claim of a known kind")
+    finally:
+        wipe(claim)
+
+
+def of_card(bits: int, value: int) -> bytearray:
+    """The claim that door sends of a card whose credential has `bits` bits.
+
+    Raises:
+        NotACredential: too few bits to be a secret, or more than a card has.
+    """
+    if bits not in CARD_BITS or value.bit_length() > bits:
+        raise NotACredential(f"a card's credential has {CARD_BITS.start} to {CARD_BITS.stop - 1} bits")
+    return bytearray([CARD, bits]) + value.to_bytes((bits + 7) // 8)
+
+
+def of_number(number: str, pin: str) -> bytearray:
+    """The claim that door sends of a number and a PIN.
+
+    Raises:
+        NotACredential: not of digits, or not as many as they may have.
+    """
+    claim = bytearray([NUMBER])
+    for text, lengths in ((number, NUMBER_DIGITS), (pin, PIN_DIGITS)):
+        digits = text.encode("ascii", "replace")
+        if len(digits) not in lengths or not _DIGITS.issuperset(digits):
+            raise NotACredential("a number of 1 to 10 digits and a PIN of 4 to 12")
+        claim.append(len(digits))
+        claim += digits
+    return claim
+
+
+def brake(pin: bytearray, handle: bytes, index_key: bytearray) -> bytearray:
+    """`B`, 32 bytes: Argon2id of a PIN (4 to 12 ASCII digits) for one record's handle (16 bytes).
+
+    Raises:
+        MemoryError: 64 MiB are not to be had.
+    """
+    pepper = bytearray(KEY)
+    slowed = bytearray(KEY)
+    try:
+        HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel pin pepper v2").derive_into(index_key, pepper)
+        # The library takes `secret` as bytes alone: this one copy goes when it is collected.
+        Argon2id(
+            salt=handle, length=KEY, iterations=PASSES, lanes=LANES, memory_cost=MEMORY, secret=bytes(pepper)
+        ).derive_into(pin, slowed)  # type: ignore[arg-type] # its stub is narrower than it is
+    finally:
+        wipe(pepper)
+    return slowed
+
+
+def _card(claim: bytearray, index_key: bytearray) -> Credential:
+    bits = claim[1]
+    with memoryview(claim) as view:
+        if bits not in CARD_BITS or len(view) != 2 + (bits + 7) // 8:
+            raise NotACredential("a card's credential of an impossible length")
+        if bits % 8 and view[2] >> bits % 8:
+            raise NotACredential("a card's credential of more bits than it says")
+        return Credential(ClaimKind.CARD, _lookup(index_key, view), bytearray(view[2:]), index_key)
+
+
+def _number(claim: bytearray, index_key: bytearray) -> Credential:
+    with memoryview(claim) as view:
+        digits = view[1]
+        number, rest = view[1 : 2 + digits], view[2 + digits :]
+        if digits not in NUMBER_DIGITS or len(number) != 1 + digits or not _DIGITS.issuperset(number[1:]):
+            raise NotACredential("a number that is none")
+        if len(rest) == 0 or rest[0] not in PIN_DIGITS or len(rest) != 1 + rest[0]:
+            raise NotACredential("a PIN of an impossible length")
+        if not _DIGITS.issuperset(rest[1:]):
+            raise NotACredential("a PIN that is not of digits")
+        return Credential(
+            ClaimKind.NUMBER, _lookup(index_key, view[: 2 + digits]), bytearray(rest[1:]), index_key
+        )
+
+
+def _lookup(index_key: bytearray, value: memoryview) -> bytes:
+    """HMAC-SHA256 (32 bytes) of the kind, the length and the value."""
+    code = hmac.HMAC(index_key, hashes.SHA256())
+    code.update(value)
+    return code.finalize()
