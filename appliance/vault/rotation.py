@@ -1,10 +1,10 @@
 """The keyed rotation of embeddings (B4, design §4): orthonormal, and new for every record.
 
 A vector is centred (the pack's mean subtracted), normalised, padded with zeros to a power of two `n`, and
-goes three times through keyed signs, a keyed permutation and a Walsh–Hadamard transform scaled by 1/√n.
+goes three times through keyed signs, a keyed permutation and a Walsh-Hadamard transform scaled by 1/√n.
 Each of the three is orthonormal, so the cosine of two vectors under one key is that of `comparison.score`;
 under two keys the vectors of one face are as unlike as those of strangers. (Signs, permutation and
-Walsh–Hadamard in three rounds: Ailon & Chazelle 2009, "The fast Johnson–Lindenstrauss transform"; Andoni
+Walsh-Hadamard in three rounds: Ailon & Chazelle 2009, "The fast Johnson-Lindenstrauss transform"; Andoni
 et al. 2015, "Practical and optimal LSH for angular distance", who find three rounds near enough to a random
 rotation.)
 
@@ -135,7 +135,7 @@ def _centre(vector: Vector, mean: Vector, values: Rotated, spare: Rotated) -> No
 
 
 def _transform(values: Rotated, spare: Rotated) -> tuple[Rotated, Rotated]:
-    """The Walsh–Hadamard transform in natural order, not scaled, and the buffer that is left over.
+    """The Walsh-Hadamard transform in natural order, not scaled, and the buffer that is left over.
 
     Each of log2 n steps pairs the upper with the lower half, so transforms by the highest bit of the index
     and moves that bit to the lowest place; after log2 n steps every bit had its turn and is back in place.

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from appliance.link.messages import (
@@ -25,7 +24,7 @@ from appliance.vault.claims import Vaulted
 from appliance.vault.comparison import Vector
 from appliance.vault.enrolment import Window, Windows, capture
 from appliance.vault.look import LensLook
-from tests.vault.faces import DECIDER, RECOGNITION, enrol, face, seen
+from tests.vault.faces import DECIDER, EDGE, RECOGNITION, enrol, face, seen
 from tests.vault.scripted_lens import ScriptedLens, lens_at
 
 Script = Callable[[ScriptedLens], None]
