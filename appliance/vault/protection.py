@@ -95,7 +95,7 @@ class Binding:
             raise NotAuthentic
 
     def data(self, part: int, epoch: int = 0) -> bytes:
-        """The associated data for a part of the record: 89 bytes."""
+        """The associated data for a part of the record: 88 bytes."""
         return b"drempel record v2" + _PLACE.pack(
             part, self.tier, self.version, epoch, self.handle, self.device, self.pack
         )

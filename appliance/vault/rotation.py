@@ -128,7 +128,7 @@ def _centre(vector: Vector, mean: Vector, values: Rotated, spare: Rotated) -> No
     np.copyto(part, vector)
     part -= mean
     np.multiply(values, values, out=spare)
-    length = math.sqrt(math.fsum(memoryview(spare)))
+    length = math.sqrt(math.fsum(spare.data))
     if not 0 < length < math.inf:
         raise NotAnEmbedding("an embedding must be finite and differ from the mean")
     values /= length

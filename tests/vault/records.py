@@ -58,7 +58,7 @@ class Kept:
     def owned_secret(self) -> bytearray | None:
         return None if self.secret is None else bytearray(self.secret)
 
-    def open(self, **changed: Any) -> Opened:  # noqa: ANN401 - any of its parts
+    def open(self, **changed: Any) -> Opened:
         """Open it, some of what opens it replaced."""
         parts = {
             "sealed": self.sealed,
@@ -68,7 +68,7 @@ class Kept:
         }
         return open_sealed(**{**parts, **changed})
 
-    def score(self, **changed: Any) -> float:  # noqa: ANN401 - any of its parts
+    def score(self, **changed: Any) -> float:
         """How alike the template is to itself, some of what opens it replaced."""
         return self.open(**changed).score(self.template, self.mean)
 

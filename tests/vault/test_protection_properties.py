@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -77,8 +78,8 @@ def test_every_flipped_bit_of_a_stored_part_is_refused_and_seen_without_a_secret
 @many
 @given(kept=records(), bit=bits, part=st.sampled_from(["handle", "device", "pack", "version", "tier"]))
 def test_every_flipped_bit_of_what_a_record_is_bound_to_is_refused(kept: Kept, bit: int, part: str) -> None:
-    before = getattr(kept.binding, part)
-    after = flipped(before, bit) if isinstance(before, bytes) else before ^ 1 << bit % 8
+    before: Any = getattr(kept.binding, part)
+    after: Any = flipped(before, bit) if isinstance(before, bytes) else before ^ 1 << bit % 8
     try:
         elsewhere = replace(kept.binding, **{part: after})
     except NotAuthentic:
