@@ -76,7 +76,7 @@ class Database(Protocol):
 
 
 def kernel_synchronised() -> bool:
-    """Whether the kernel holds its clock for synchronised: adjtimex(2), which changes nothing with modes 0."""
+    """Whether the kernel holds its clock for synchronised: adjtimex(2), which with modes 0 only looks."""
     # struct timex is 208 bytes on every 64-bit Linux, less on others: modes is its first int, and status is
     # an int behind modes, offset, freq, maxerror and esterror, which are longs (modes is padded to one).
     timex = ctypes.create_string_buffer(512)
@@ -145,7 +145,7 @@ class Clock:
 
     @property
     def age(self) -> int:
-        """Seconds that have passed since the first start, at least; never less than before, in one process."""
+        """Seconds that have passed since the first start, at least; in one process never less than before."""
         now, kept = self._since_boot(), self._written
         return kept.age + (max(0, now - kept.since_boot) if kept.boot == self.boot else now)
 

@@ -63,7 +63,7 @@ CREATE INDEX stranger_by_turn ON wait (turn) WHERE stranger = 1;
 """`failures` in a row, the last charged `since_boot` ms in `boot`; `spent`: the budget was; `turn`: a counter
 of charges, so that there is something to write each time, and that the longest unused stranger is known."""
 
-_OUTLASTED = f"SELECT claim FROM wait WHERE stranger = 1 ORDER BY turn DESC LIMIT -1 OFFSET {STRANGERS}"
+_OUTLASTED = f"SELECT claim FROM wait WHERE stranger = 1 ORDER BY turn DESC LIMIT -1 OFFSET {STRANGERS}"  # noqa: S608
 
 
 def budget_of(risk: float, fmr: float) -> int:
