@@ -154,9 +154,12 @@ def attack_table(summary: Summary, risk: float, claims: int, seed: int) -> str:
     budget = budget_of(risk, summary.fmr)
     heads = "strangers counted as|attempts|passed|FMR of an attempt|risk a year|simulated: guessed"
     heads += "|most attempts at a claim|let, refused|restarts"
-    lines = [
+    about = (
         f"Pack {summary.pack} on {summary.data}, FMR {summary.fmr:g} at {summary.frames} frames: "
-        + f"threshold {summary.threshold:.4f}; risk {risk:.2%} a year allowed: {budget} failures.",
+        f"threshold {summary.threshold:.4f}; risk {risk:.2%} a year allowed: {budget} failures."
+    )
+    lines = [
+        about,
         "",
         f"|{heads}|",
         "|---" * len(heads.split("|")) + "|",
@@ -176,8 +179,7 @@ def attack_table(summary: Summary, risk: float, claims: int, seed: int) -> str:
             f"{sum(each.passed)}",
             f"{each.rate * times:.2g} ({each.low * times:.2g} to {each.high * times:.2g})",
             f"{each.risk(summary.frames, budget):.2%} ({low:.2%} to {high:.2%})",
-            f"{done.guessed} of {claims:,} claims: {done.guessed / claims:.2%} "
-            + f"({seen_low:.2%} to {seen_high:.2%})",
+            f"{done.guessed} of {claims:,}: {done.guessed / claims:.2%} ({seen_low:.2%} to {seen_high:.2%})",
             f"{done.most}",
             f"{done.attempts:,}, {done.refused:,}",
             f"{done.restarts}",
@@ -190,9 +192,12 @@ def genuine_table(budget: int, people: int, seed: int) -> str:
     """Markdown: an honest year, in closed form and simulated."""
     heads = "FNMR of an attempt|locked out, closed form|simulated|failures in a year, mean and most"
     heads += "|met a wait|longest wait met"
-    lines = [
+    about = (
         f"{ENTRIES} entries on {DAYS} working days, {budget} failures let; at most "
-        + f"{entries_that_count():,} entries count at a time.",
+        f"{entries_that_count():,} entries count at a time."
+    )
+    lines = [
+        about,
         "",
         f"|{heads}|",
         "|---" * len(heads.split("|")) + "|",
