@@ -1,0 +1,71 @@
+"""Records that end by themselves: refused at once, erased a day later.
+
+A clock that is wrong for an hour must not cost anybody their template. So a record that is over does not open
+any more from that second on, and is given for erasing only when a trusted clock has found it over throughout
+a day of the device's life (`Clock.age`, which nobody can put forward). If it is not over after all, since
+it was given a longer validity, the day begins anew when it is.
+"""
+
+import sys
+
+from appliance.rights import BadRights, Rights
+from appliance.vault.clock import DAY, Clock, Database
+
+
+def ends(expires_at: int | None, rights: Rights | None) -> int | None:
+    """When a record is over, Unix seconds: the earlier of its own end and of its person's; None for never."""
+    known = [each for each in (expires_at, rights.valid_until if rights else None) if each is not None]
+    return min(known, default=None)
+
+
+def expired(expires_at: int | None, rights: Rights | None, clock: Clock) -> bool:
+    """Whether a record is over; once it was said to be, it is for ever, unless its end is moved.
+
+    Raises:
+        StoreError: it is over, but that could not be kept: refuse it all the same.
+    """
+    end = ends(expires_at, rights)
+    return end is not None and clock.past(end)
+
+
+def lapsed(store: Database, clock: Clock) -> list[bytes]:
+    """The handles of records to be erased now; ask every hour.
+
+    Notes of each record that is over since which age it is known to be (`record.lapsed_at`). With the time
+    untrusted nothing is noted and nothing given.
+
+    Raises:
+        StoreError: the database cannot be read or written; nothing was noted.
+    """
+    moment, age = clock.moment(), clock.age
+    if moment is None:
+        return []
+    # What is noted as over must be over after a power cut, too.
+    clock.keep()
+    noted: list[tuple[int | None, bytes]] = []
+    found: list[bytes] = []
+    with store.transaction() as db:
+        rows = db.execute(
+            "SELECT handle, expires_at, rights, lapsed_at FROM record "
+            "WHERE expires_at IS NOT NULL OR rights IS NOT NULL OR lapsed_at IS NOT NULL"
+        )
+        for handle, expires_at, rights, since in rows:
+            end = ends(expires_at, _decoded(rights))
+            if end is None or end > moment:
+                if since is not None:
+                    noted.append((None, handle))
+            elif since is None:
+                noted.append((age, handle))
+            elif age - since >= DAY:
+                found.append(handle)
+        db.executemany("UPDATE record SET lapsed_at = ? WHERE handle = ?", noted)
+    return found
+
+
+def _decoded(rights: bytes | None) -> Rights | None:
+    """The rights of a record; damaged ones open nothing, but end nothing either."""
+    try:
+        return None if rights is None else Rights.decode(rights)
+    except BadRights as error:
+        print(f"drempel vault: a record's rights are damaged: {error}", file=sys.stderr)
+        return None

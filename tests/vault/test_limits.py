@@ -1,0 +1,370 @@
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from appliance.errors import ConfigurationError
+from appliance.vault.limits import (
+    LONGEST_WAIT,
+    PERIOD,
+    PERIODS,
+    STRANGERS,
+    budget_of,
+    claim_key,
+    wait_after,
+)
+from appliance.vault.store import StoreError
+from tests.vault.simulated import INDEX_KEY, Appliance
+
+DAY = 86_400
+HANDLE = bytes(range(16))
+
+
+@pytest.fixture
+def device() -> Appliance:
+    return Appliance()
+
+
+def fail(device: Appliance, times: int, handle: bytes = HANDLE) -> None:
+    """Fail so often, waiting as long as it takes."""
+    for _ in range(times):
+        device.time.pass_by(LONGEST_WAIT)
+        assert device.limits.charge(handle)
+
+
+@pytest.mark.parametrize(
+    ("risk", "fmr", "budget"), [(0.01, 1e-4, 100), (0.01, 1e-5, 1000), (0.01, 1e-3, 10), (1e-3, 1e-3, 1)]
+)
+def test_the_budget_is_the_risk_by_the_fmr(risk: float, fmr: float, budget: int) -> None:
+    assert budget_of(risk, fmr) == budget
+
+
+def test_a_risk_below_one_attempt_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        budget_of(1e-3, 1e-2)
+
+
+def test_waits_are_free_three_times_then_double_to_a_quarter_of_an_hour() -> None:
+    assert [wait_after(n) for n in range(10)] == [0, 0, 0, 30, 60, 120, 240, 480, 900, 900]
+    assert wait_after(10_000) == 900
+
+
+def test_three_failures_are_free_and_the_fourth_attempt_waits(device: Appliance) -> None:
+    assert [device.limits.charge(HANDLE) for _ in range(4)] == [True, True, True, False]
+    device.time.pass_by(29.9)
+    assert not device.limits.may_try(HANDLE)
+    assert not device.limits.charge(HANDLE)
+    device.time.pass_by(0.2)
+    assert device.limits.may_try(HANDLE)
+    assert device.limits.charge(HANDLE)
+
+
+def test_trying_during_a_wait_does_not_make_it_longer(device: Appliance) -> None:
+    fail(device, 3)
+    for _ in range(29):
+        device.time.pass_by(1)
+        assert not device.limits.charge(HANDLE)
+    device.time.pass_by(1.1)
+    assert device.limits.charge(HANDLE)
+
+
+def test_a_success_ends_the_wait_and_leaves_the_years_count(device: Appliance) -> None:
+    device = Appliance(budget=6)
+    fail(device, 4)
+    device.time.pass_by(LONGEST_WAIT)
+    assert device.limits.charge(HANDLE)
+    device.limits.succeeded(HANDLE)
+    assert [device.limits.charge(HANDLE) for _ in range(3)] == [True, True, False]
+    device.time.pass_by(DAY)
+    assert not device.limits.may_try(HANDLE), "six failures, the success not among them"
+
+
+def test_an_attempt_without_a_face_leaves_all_as_it_was(device: Appliance) -> None:
+    fail(device, 4)
+    before = (
+        device.disk.all("SELECT claim, failures, boot, since_boot, spent FROM wait"),
+        device.disk.all("SELECT * FROM failure"),
+    )
+    device.time.pass_by(LONGEST_WAIT)
+    for _ in range(10):
+        assert device.limits.charge(HANDLE)
+        device.limits.refund(HANDLE)
+    after = (
+        device.disk.all("SELECT claim, failures, boot, since_boot, spent FROM wait"),
+        device.disk.all("SELECT * FROM failure"),
+    )
+    assert before == after
+
+
+def test_only_the_last_charge_is_taken_back_and_only_once(device: Appliance) -> None:
+    fail(device, 2)
+    device.limits.refund(HANDLE)
+    device.limits.refund(HANDLE)
+    device.limits.succeeded(HANDLE)
+    assert device.disk.all("SELECT count FROM failure") == [(1,)]
+    device.limits.charge(bytes(16))
+    device.limits.refund(HANDLE)
+    assert device.disk.all("SELECT sum(count) FROM failure") == [(2,)]
+
+
+def test_what_was_charged_before_a_power_cut_stays_charged(device: Appliance) -> None:
+    fail(device, 1)
+    device.start()
+    device.limits.refund(HANDLE)
+    assert device.disk.all("SELECT count FROM failure") == [(1,)]
+
+
+def test_a_restart_neither_shortens_nor_lengthens_a_wait(device: Appliance) -> None:
+    fail(device, 3)
+    device.time.pass_by(20)
+    device.start()
+    assert not device.limits.may_try(HANDLE)
+    device.time.pass_by(10.1)
+    assert device.limits.may_try(HANDLE)
+
+
+def test_after_a_reboot_the_wait_begins_anew_in_full(device: Appliance) -> None:
+    fail(device, 8)
+    device.time.reboot(off=30 * DAY)
+    device.start()
+    device.time.pass_by(LONGEST_WAIT - 1)
+    assert not device.limits.may_try(HANDLE)
+    device.time.pass_by(1)
+    assert device.limits.may_try(HANDLE)
+
+
+def test_a_spent_budget_asks_for_renewal_however_long_one_waits() -> None:
+    device = Appliance(budget=5)
+    fail(device, 5)
+    for _ in range(100):
+        device.time.pass_by(20 * DAY)
+        device.time.wrong += 20 * DAY
+        device.clock.moment()
+        device.start()
+        assert not device.limits.may_try(HANDLE)
+        assert not device.limits.charge(HANDLE)
+    assert device.limits.may_try(bytes(16)), "another claim, such as that of the renewed record"
+
+
+def test_failures_of_more_than_a_year_ago_are_forgotten() -> None:
+    device = Appliance(budget=5)
+    fail(device, 4)
+    device.time.pass_by((PERIODS + 1) * PERIOD)
+    fail(device, 4)
+    device.limits.charge(HANDLE)
+    assert device.disk.all("SELECT count(*) FROM failure") == [(1,)]
+    assert PERIODS * PERIOD >= 365 * DAY
+
+
+def test_a_clock_put_forward_forgets_no_failure() -> None:
+    device = Appliance(budget=5)
+    fail(device, 4)
+    device.time.wrong, device.time.synchronised = 3 * 365.0 * DAY, True
+    assert device.clock.moment() is not None
+    device.start()
+    fail(device, 1)
+    device.time.pass_by(LONGEST_WAIT)
+    assert not device.limits.may_try(HANDLE)
+
+
+def test_a_full_disk_compares_nothing_and_loses_no_count(device: Appliance) -> None:
+    fail(device, 3)
+    device.time.pass_by(DAY)
+    device.disk.full = True
+    for _ in range(5):
+        with pytest.raises(StoreError):
+            device.limits.charge(HANDLE)
+    device.disk.full = False
+    assert device.disk.all("SELECT sum(count) FROM failure") == [(3,)]
+    assert device.limits.charge(HANDLE)
+    device.disk.full = True
+    with pytest.raises(StoreError):
+        device.limits.succeeded(HANDLE)
+    device.disk.full = False
+    assert device.disk.all("SELECT sum(count) FROM failure") == [(4,)], "what was not taken back, stands"
+
+
+def test_no_handle_stands_in_the_tables_nor_can_be_found_without_the_key(device: Appliance) -> None:
+    fail(device, 3)
+    device.limits.charge(HANDLE, known=False)
+    dump = "\n".join(device.disk._db.iterdump())
+    assert HANDLE.hex() not in dump.lower()
+    assert claim_key(INDEX_KEY, HANDLE).hex() in dump.lower()
+    assert claim_key(bytes(32), HANDLE).hex() not in dump.lower()
+
+
+def test_a_wrong_secret_makes_nobody_else_wait(device: Appliance) -> None:
+    for _ in range(50):
+        device.limits.charge(HANDLE, known=False)
+    assert [device.limits.charge(HANDLE) for _ in range(3)] == [True, True, True]
+
+
+def test_unknown_claims_take_256_rows_at_most_and_the_longest_unused_goes_first(device: Appliance) -> None:
+    fail(device, 2)
+    often = b"often".ljust(16)
+    for number in range(3 * STRANGERS):
+        device.limits.charge(number.to_bytes(16, "big"), known=False)
+        device.limits.charge(often, known=False)
+        if number % 100 == 0:
+            device.time.pass_by(PERIOD)
+            device.start()
+    assert device.disk.all("SELECT count(*) FROM wait WHERE stranger = 1") == [(STRANGERS,)]
+    assert device.disk.all("SELECT count(*) FROM failure") == [(STRANGERS + 1,)]
+    ((kept,),) = device.disk.all(
+        "SELECT failures FROM wait WHERE stranger = 1 ORDER BY failures DESC LIMIT 1"
+    )
+    assert kept != 1, "the one that comes often was never put out"
+    assert device.disk.all("SELECT failures FROM wait WHERE stranger = 0") == [(2,)]
+
+
+def statements(device: Appliance, act: Callable[[], object]) -> list[str]:
+    device.disk.statements.clear()
+    act()
+    # Values are written into what SQLite reports: only the statements themselves are compared.
+    return [re.sub(r"(?i)x'[0-9a-f]+'|'[^']*'|-?\b\d+\b", "?", each) for each in device.disk.statements]
+
+
+def test_every_claim_takes_the_same_statements_and_has_something_to_write() -> None:
+    device = Appliance(budget=8)
+    device.disk.trace()
+    limits = device.limits
+    fresh = statements(device, lambda: limits.charge(HANDLE))
+    assert len(fresh) == 9
+    known = [statements(device, lambda: limits.charge(HANDLE)) for _ in range(6)]  # the last four wait
+    unknown = [statements(device, lambda: limits.charge(HANDLE, known=False)) for _ in range(6)]
+    unknown += [
+        statements(device, lambda: limits.charge(number.to_bytes(16, "big"), known=False))  # noqa: B023
+        for number in range(STRANGERS + 10)
+    ]
+    fail(device, 5)
+    device.time.pass_by(DAY)
+    spent = [statements(device, lambda: limits.charge(HANDLE)) for _ in range(3)]
+    assert not limits.may_try(HANDLE)
+    assert all(each == fresh for each in (*known, *unknown, *spent))
+    # Rows change also where nothing is counted: a transaction without a change would not wait for the disk.
+    turns = [device.disk.all("SELECT max(turn) FROM wait")]
+    limits.charge(HANDLE)
+    turns.append(device.disk.all("SELECT max(turn) FROM wait"))
+    assert turns[0] != turns[1]
+
+
+@dataclass
+class Model:
+    """What must be true of a claim, in true time."""
+
+    failed: list[float] = field(default_factory=list)
+    in_a_row: int = 0
+    last: float = float("-inf")
+    spent: bool = False
+
+
+class Guessing(RuleBasedStateMachine):
+    """Attempts, restarts, reboots, wrong clocks and full disks in any order."""
+
+    BUDGET = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = Appliance(self.BUDGET)
+        self.claims = {bytes([n]) * 16: Model() for n in range(2)}
+
+    @rule(
+        which=st.integers(0, 1),
+        outcome=st.sampled_from(["other face"] * 4 + ["match", "no face", "power cut", "disk full"]),
+    )
+    def attempt(self, which: int, outcome: str) -> None:
+        handle, model = list(self.claims.items())[which]
+        now = self.device.time.true
+        try:
+            allowed = self.device.limits.charge(handle)
+        except StoreError:
+            assert self.device.disk.full
+            return
+        lately = [each for each in model.failed if each > now - 365 * DAY]
+        if not allowed:
+            since = max(model.last, self.device.time.booted)
+            waits = now - since < wait_after(model.in_a_row) + 0.01
+            assert model.spent or len(model.failed) >= self.BUDGET or waits, "refused without a reason"
+            return
+        assert not model.spent
+        assert len(lately) < self.BUDGET, "more than the budget in a year"
+        assert now - model.last >= wait_after(model.in_a_row) - 0.01, "a wait was shortened"
+        try:
+            if outcome == "match":
+                self.device.limits.succeeded(handle)
+                model.in_a_row = 0
+                return
+            if outcome == "no face":
+                self.device.limits.refund(handle)
+                return
+            if outcome == "disk full":
+                self.device.disk.full = True
+                self.device.limits.succeeded(handle)
+        except StoreError:
+            assert self.device.disk.full
+        if outcome == "power cut":
+            self.device.time.reboot(60)
+            self.device.start()
+        model.failed.append(now)
+        model.in_a_row += 1
+        model.last = now
+        model.spent = model.spent or len(lately) + 1 >= self.BUDGET
+
+    @rule(number=st.integers(0, 999))
+    def unknown(self, number: int) -> None:
+        try:
+            self.device.limits.charge(number.to_bytes(16, "big"), known=False)
+        except StoreError:
+            assert self.device.disk.full
+
+    @rule(
+        seconds=st.sampled_from([1, 29, 31, 61, 121, 300, 901, 3600, DAY])
+        | st.integers(1, 60).map(lambda days: days * DAY)
+    )
+    def pass_by(self, seconds: int) -> None:
+        self.device.time.pass_by(seconds)
+
+    @rule()
+    def ask_the_time(self) -> None:
+        self.device.clock.moment()
+
+    @rule()
+    def restart(self) -> None:
+        self.device.start()
+
+    @rule(off=st.floats(1, 100 * DAY))
+    def reboot(self, off: float) -> None:
+        self.device.time.reboot(off)
+        self.device.start()
+
+    @rule(days=st.integers(-4000, 4000), synchronised=st.booleans())
+    def put_the_clock(self, days: int, synchronised: bool) -> None:
+        self.device.time.wrong = days * float(DAY)
+        self.device.time.synchronised = synchronised
+
+    @rule()
+    def fill_the_disk(self) -> None:
+        self.device.disk.full = True
+
+    @precondition(lambda self: self.device.disk.full)
+    @rule()
+    def free_the_disk(self) -> None:
+        self.device.disk.full = False
+
+    @invariant()
+    def a_genuine_person_without_failures_never_waits(self) -> None:
+        for handle, model in self.claims.items():
+            if not model.in_a_row and len(model.failed) < self.BUDGET:
+                assert self.device.limits.may_try(handle)
+
+    @invariant()
+    def strangers_are_bounded(self) -> None:
+        assert len(self.device.disk.all("SELECT 1 FROM wait WHERE stranger = 1")) <= STRANGERS
+
+
+TestGuessing = Guessing.TestCase
+TestGuessing.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
