@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from appliance.packs.manifest import Manifest
 from appliance.vault.comparison import Vector
+from appliance.vault.epoch import Epochs
+from appliance.vault.erasing import erase
 from appliance.vault.ground import Leases
 from appliance.vault.keys import EpochKey, wipe
 from appliance.vault.protection import VERSION, Binding, NotAuthentic, open_sealed
@@ -33,11 +35,28 @@ class Vaulted:
     """What opens records: the store, the keys and the leases of this vault, and the pack it runs with."""
 
     store: Store
-    epoch_key: EpochKey
+    epochs: Epochs
     leases: Leases
-    device: bytes
     pack: bytes
     dimension: int
+
+    @property
+    def epoch_key(self) -> EpochKey:
+        """The key of the epoch in force."""
+        return self.epochs.current
+
+    @property
+    def device(self) -> bytes:
+        """16 bytes that name this device."""
+        return self.epochs.device
+
+    def erase(self, handle: bytes) -> bool:
+        """Erase a record for good, with a change of epoch; True when there was one.
+
+        Raises:
+            StoreError: not erased, or not for good yet; ask again.
+        """
+        return erase(self.epochs, self.store, [handle]) > 0
 
     def binding(self, handle: bytes) -> Binding:
         """What a record of this vault, with the pack that runs, is bound to."""
@@ -54,10 +73,14 @@ class Vaulted:
         try:
             if not self.leases.current(token.handle):
                 return None
-            record = self.store.read(token.handle)
-            if record is None or (record.pack, record.tier, record.version) != (self.pack, TIER, VERSION):
-                return None
-            template = open_sealed(record.sealed, token.secret, self.epoch_key, self.binding(token.handle))
+            # A record and the key of its epoch, or the epoch could change in between.
+            with self.epochs.lock:
+                record = self.store.read(token.handle)
+                if record is None or (record.pack, record.tier, record.version) != (self.pack, TIER, VERSION):
+                    return None
+                template = open_sealed(
+                    record.sealed, token.secret, self.epoch_key, self.binding(token.handle)
+                )
         except NotAuthentic:
             return None
         finally:

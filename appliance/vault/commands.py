@@ -77,7 +77,7 @@ class Commands:
                     vaulted.leases.end(handle)
                     existed = vaulted.store.exists(handle)
                     try:
-                        vaulted.store.erase(handle)
+                        vaulted.erase(handle)
                     finally:
                         if existed and not vaulted.store.exists(handle):
                             self._journal.note(Event.ERASED)
@@ -148,7 +148,7 @@ class Commands:
             # Nobody has the token, so nobody could ever open the record.
             with self._vaulted.leases.held():
                 self._vaulted.leases.end(handle)
-                self._vaulted.store.erase(handle)
+                self._vaulted.erase(handle)
             raise
         finally:
             wipe(code)

@@ -182,8 +182,9 @@ def _store(window: Window, vaulted: Vaulted) -> Token:
     token = Token.create(handle)
     template = make_template(window.captures)
     try:
-        sealed = seal(template, token.secret, vaulted.epoch_key, vaulted.binding(handle))
-        vaulted.store.add(Record(handle, TIER, vaulted.pack, sealed))
+        with vaulted.epochs.lock:
+            sealed = seal(template, token.secret, vaulted.epoch_key, vaulted.binding(handle))
+            vaulted.store.add(Record(handle, TIER, vaulted.pack, sealed))
     except BaseException:
         wipe(token.secret)
         raise

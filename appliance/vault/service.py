@@ -27,9 +27,8 @@ from appliance.vault.commands import Commands
 from appliance.vault.enrolment import Windows, capture
 from appliance.vault.ground import Leases
 from appliance.vault.guidance import GuidanceChannel
-from appliance.vault.keys import EpochKey, KeyLost, device_id, load_root, wipe
 from appliance.vault.look import LensLook
-from appliance.vault.store import Store
+from appliance.vault.opening import open_vault
 
 MAX_COMMANDS = 16
 """Connections of admin at a time; more wait in the socket's queue."""
@@ -65,17 +64,8 @@ class VaultService:
         if recognition.enabled:
             check_acknowledged(manifest, recognition.acknowledge)
             self._decider = Decider(manifest.mean, manifest.threshold(recognition.fmr, recognition.probes))
-        root = load_root(state)
-        store = Store(state / "vault.db")
-        self._vaulted = Vaulted(
-            store,
-            _epoch_key(settings, store, root),
-            Leases(),
-            device_id(root),
-            pack_identity(manifest),
-            manifest.embedder.dimension,
-        )
-        wipe(root)
+        store, epochs = open_vault(state, recognition.tpm)
+        self._vaulted = Vaulted(store, epochs, Leases(), pack_identity(manifest), manifest.embedder.dimension)
         self._windows = Windows()
         self._guidance = GuidanceChannel()
         self._commands = Commands(
@@ -186,27 +176,6 @@ class VaultService:
                 self._command_slots.release()
 
         threading.Thread(target=serve, name="vault/command", daemon=True).start()
-
-
-def _epoch_key(settings: Settings, store: Store, root: bytearray) -> EpochKey:
-    """The epoch key that the database's epoch asks for; made at the first start.
-
-    Raises:
-        KeyLost: the key does not belong to the database.
-    """
-    path = settings.zone_state("vault") / "epoch.key"
-    epoch = store.epoch()
-    if epoch is None:
-        key = EpochKey.load(path, root) if path.exists() else EpochKey.create(path, root, 1)
-        store.begin_epoch(key.epoch)
-        return key
-    key = EpochKey.load(path, root)
-    if key.epoch != epoch:
-        raise KeyLost(
-            f"vault.db is of epoch {epoch} and its key of epoch {key.epoch}: an old copy was put back; "
-            "put both back from one moment, or move them away and enrol anew"
-        )
-    return key
 
 
 def run(settings: Settings) -> int:

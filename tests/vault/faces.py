@@ -12,8 +12,8 @@ from appliance.settings import Recognition
 from appliance.vault.attempt import Decider
 from appliance.vault.claims import Vaulted, pack_identity
 from appliance.vault.comparison import Vector
+from appliance.vault.epoch import Epochs
 from appliance.vault.ground import Leases
-from appliance.vault.keys import EpochKey, device_id
 from appliance.vault.protection import seal
 from appliance.vault.store import Record, Store
 from appliance.vault.token import TIER, Token
@@ -50,10 +50,8 @@ def vault_in(folder: Path) -> Iterator[Vaulted]:
     """What opens records, with a store and keys of its own in `folder`."""
     root = bytearray(secrets.token_bytes(32))
     store = Store(folder / "vault.db")
-    epoch_key = EpochKey.create(folder / "epoch.key", root, 1)
-    store.begin_epoch(1)
     try:
-        yield Vaulted(store, epoch_key, Leases(), device_id(root), pack_identity(EDGE), DIMENSION)
+        yield Vaulted(store, Epochs.open(folder, root, store), Leases(), pack_identity(EDGE), DIMENSION)
     finally:
         store.close()
 

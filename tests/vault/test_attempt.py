@@ -123,7 +123,7 @@ def refused(vaulted: Vaulted) -> dict[str, tuple[Script, bool]]:
     stranger = enrol(vaulted, face(1))
     no_ground = enrol(vaulted, face(1), lease=0)
     erased = enrol(vaulted, face(1))
-    vaulted.store.erase(erased.handle)
+    vaulted.erase(erased.handle)
     other_pack = enrol(vaulted, face(1), pack=b"p" * 32)
     nonsense = enrol(vaulted, face(1))
     slow = enrol(vaulted, face(1))
@@ -242,9 +242,7 @@ def test_the_template_is_overwritten_after_the_comparison_however_it_ends(
 ) -> None:
     token = enrol(vaulted, face(1))
     Remembering.opened.clear()
-    remembering = Remembering(
-        vaulted.store, vaulted.epoch_key, vaulted.leases, vaulted.device, vaulted.pack, vaulted.dimension
-    )
+    remembering = Remembering(vaulted.store, vaulted.epochs, vaulted.leases, vaulted.pack, vaulted.dimension)
     attempt(short_folder, remembering, looking(token.encode(), *faces), me=me)
     (template,) = Remembering.opened
     assert not template.any()

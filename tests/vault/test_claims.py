@@ -55,7 +55,7 @@ def test_an_unknown_claim_opens_nothing_and_reads_nothing(vaulted: Vaulted) -> N
 
 def test_an_erased_claim_opens_nothing(vaulted: Vaulted) -> None:
     token = enrol(vaulted, face(1))
-    vaulted.store.erase(token.handle)
+    vaulted.erase(token.handle)
     assert vaulted.open(token) is None
     assert vaulted.store.records_read == 0
 

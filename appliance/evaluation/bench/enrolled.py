@@ -18,8 +18,9 @@ from appliance.link.messages import (
 from appliance.packs.fetch import Progress
 from appliance.packs.manifest import Manifest
 from appliance.vault.claims import Vaulted, pack_identity
+from appliance.vault.epoch import Epochs
 from appliance.vault.ground import Leases
-from appliance.vault.keys import EpochKey, device_id, random_bytes, wipe
+from appliance.vault.keys import random_bytes, wipe
 from appliance.vault.protection import seal
 from appliance.vault.store import Record, Store
 from appliance.vault.token import TIER, Token
@@ -47,11 +48,10 @@ def enrolled(count: int, manifest: Manifest, folder: Path, progress: Progress) -
     root = random_bytes(32)
     store = Store(folder / "vault.db")
     try:
-        epoch_key = EpochKey.create(folder / "epoch.key", root, 1)
-        store.begin_epoch(1)
         dimension = manifest.embedder.dimension
-        vaulted = Vaulted(store, epoch_key, Leases(), device_id(root), pack_identity(manifest), dimension)
+        epochs = Epochs.open(folder, root, store)
         wipe(root)
+        vaulted = Vaulted(store, epochs, Leases(), pack_identity(manifest), dimension)
         codes: list[bytes] = []
         # In the order of the keys, so that no page of the tree is written twice.
         handles = sorted(secrets.token_bytes(HANDLE) for _ in range(count))
@@ -63,7 +63,7 @@ def enrolled(count: int, manifest: Manifest, folder: Path, progress: Progress) -
                 token = Token.create(handle)
                 codes.append(bytes(token.encode()))
                 template = _anybody(dimension)
-                sealed = seal(template, token.secret, epoch_key, vaulted.binding(handle))
+                sealed = seal(template, token.secret, vaulted.epoch_key, vaulted.binding(handle))
                 records.append(Record(handle, TIER, vaulted.pack, sealed))
                 vaulted.leases.grant(handle, MAX_LEASE)
             store.add_all(records)
