@@ -8,6 +8,8 @@ asks the root one-shot unit for it.
 """
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from appliance.vault.epoch import key_files
@@ -37,27 +39,26 @@ def destroy_keys(folder: Path, runtime: Path | None = None, tcti: str = "") -> N
     Raises:
         OSError: something may still be there; every key was tried. Do it again.
     """
-    write_durably(folder / MARKER, b"")
     failed: list[OSError] = []
+
+    def attempt(act: Callable[[], None]) -> None:
+        try:
+            act()
+        except OSError as error:
+            failed.append(error)
+
+    # A full disk may refuse the marker; the keys go all the same.
+    attempt(lambda: write_durably(folder / MARKER, b""))
     files = [*key_files(folder), *(folder / name for name in (ROOT_FILE, OLD_ROOT_FILE, ROOT_FILE + ".new"))]
     for path in files:
-        try:
-            destroy_file(path)
-        except OSError as error:
-            failed.append(error)
+        attempt(partial(destroy_file, path))
     if runtime is not None and "CREDENTIALS_DIRECTORY" in os.environ:
-        try:
-            write_durably(runtime / REQUEST, b"")
-        except OSError as error:
-            failed.append(error)
+        attempt(lambda: write_durably(runtime / REQUEST, b""))
     if tcti:
-        try:
-            # Undefining asks for no value of the index, so no root key is needed.
-            binder = Binder(tcti, bytearray(1))
-            for epoch in (0, 1):
-                binder.destroy(epoch)
-        except KeyLost as error:
-            failed.append(error)
+        # Undefining asks for no value of the index, so no root key is needed. One place each, even and odd.
+        binder = Binder(tcti, bytearray(1))
+        for epoch in (0, 1):
+            attempt(partial(binder.destroy, epoch))
     if failed:
         raise failed[0]
 

@@ -43,9 +43,13 @@ def erase(
         StoreError: not erased, or not for good yet; ask again.
     """
     with epochs.lock, _as_store_errors():
-        _finish(epochs, store)
+        # What an earlier change left undone is done first.
+        epochs.resolve(store)
         present = [handle for handle in handles if store.exists(handle)]
-        return _change(epochs, store, present, also) if present else 0
+        if present:
+            return _change(epochs, store, present, also)
+        store.empty_log()
+        return 0
 
 
 def rotate(epochs: Epochs, store: Store) -> None:
@@ -55,7 +59,7 @@ def rotate(epochs: Epochs, store: Store) -> None:
         StoreError: not changed, or the old key may still be there; ask again.
     """
     with epochs.lock, _as_store_errors():
-        _finish(epochs, store)
+        epochs.resolve(store)
         _change(epochs, store, (), None)
 
 
@@ -74,11 +78,6 @@ def settle(epochs: Epochs, store: Store) -> bool:
     with _as_store_errors():
         destroy_file(epochs.folder / OLD_ROOT_FILE)
     return stale
-
-
-def _finish(epochs: Epochs, store: Store) -> None:
-    epochs.resolve(store)
-    store.empty_log()
 
 
 def _change(
