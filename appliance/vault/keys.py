@@ -7,6 +7,8 @@ nothing but the file of the epoch key (`epoch.py`), and leaves memory once that 
 import os
 from pathlib import Path
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from appliance.errors import DrempelError
 
 KEY = 32
@@ -35,10 +37,24 @@ class EpochKey:
     def __init__(self, key: bytearray, epoch: int) -> None:
         self.key = key
         self.epoch = epoch
+        # Scheduled once: a change of epoch uses it 100,000 times. OpenSSL cleanses it when it is dropped.
+        self._cipher: AESGCM | None = AESGCM(key)
+
+    @property
+    def cipher(self) -> AESGCM:
+        """AES-256-GCM under this key.
+
+        Raises:
+            KeyLost: the key was forgotten.
+        """
+        if self._cipher is None:
+            raise KeyLost("the epoch's key was destroyed: start the vault anew")
+        return self._cipher
 
     def forget(self) -> None:
-        """Overwrite the key."""
+        """Overwrite the key, and drop its schedule."""
         wipe(self.key)
+        self._cipher = None
 
 
 def wipe(buffer: bytearray | memoryview) -> None:

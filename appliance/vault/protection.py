@@ -118,9 +118,11 @@ def rewrap(half: bytes, binding: Binding, old: EpochKey, new: EpochKey) -> bytes
     """
     opened = bytearray(max(0, len(half) - NONCE - TAG))
     try:
-        _open(old.key, half, binding.data(_HALF, old.epoch), opened)
+        old.cipher.decrypt_into(half[:NONCE], half[NONCE:], binding.data(_HALF, old.epoch), opened)
         nonce = secrets.token_bytes(NONCE)
-        return nonce + AESGCM(new.key).encrypt(nonce, opened, binding.data(_HALF, new.epoch))
+        return nonce + new.cipher.encrypt(nonce, opened, binding.data(_HALF, new.epoch))
+    except (InvalidTag, ValueError) as error:
+        raise NotAuthentic("a record that does not open") from error
     finally:
         wipe(opened)
 
