@@ -72,9 +72,29 @@ def open_database(
         if connection is not None:
             connection.close()
         if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, DrempelError):
-            raise DatabaseUnusable(
-                f"{path.name} cannot be opened: {error}; restore it from a backup, or move it away "
-                "and begin anew"
-            ) from error
+            advice = what_to_do(error) if isinstance(error, sqlite3.Error) else _DISK
+            raise DatabaseUnusable(f"{path.name} cannot be opened: {error}; {advice}") from error
         raise
     return connection
+
+
+_DISK = "make its disk writable and its folder this zone's own, and start again"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "free some space and try again",
+    sqlite3.SQLITE_READONLY: _DISK,
+    sqlite3.SQLITE_CANTOPEN: _DISK,
+    sqlite3.SQLITE_PERM: _DISK,
+    sqlite3.SQLITE_IOERR: "free some space, or replace the disk if it fails, and try again",
+    sqlite3.SQLITE_BUSY: "another process has it open; end that one and try again",
+    sqlite3.SQLITE_CORRUPT: "restore it from a backup, or move it away and begin anew",
+    sqlite3.SQLITE_NOTADB: "restore it from a backup, or move it away and begin anew",
+}
+
+
+def what_to_do(error: sqlite3.Error) -> str:
+    """What to do about an error of SQLite: a damaged file and a full disk ask for different acts."""
+    # The low byte is the kind of error, the rest its detail (sqlite.org/rescode.html).
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return _ADVICE.get(
+        code, "try again; if it stays, restore it from a backup, or move it away and begin anew"
+    )

@@ -68,6 +68,9 @@ class Event(enum.StrEnum):
     WINDOW_CLOSED = "window closed"
     ENROLLED = "enrolled"
     ERASED = "erased"
+    EXPIRED = "expired"
+    KEYS_ROTATED = "keys rotated"
+    DECOMMISSIONED = "decommissioned"
     # admin
     PERSON_ADDED = "person added"
     CONSENT_GIVEN = "consent given"

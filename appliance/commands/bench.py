@@ -44,6 +44,9 @@ def bench(
     idle: Annotated[
         bool, typer.Option("--idle", help="Memory, processor and camera of a door that waits, and no more.")
     ] = False,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Open and erase one record among 100,000, and no more.")
+    ] = False,
     seconds: Annotated[float, typer.Option(min=1, help="With --idle: for how long.")] = 60.0,
     packs: Packs = None,
     config: Watched = None,
@@ -65,9 +68,15 @@ def bench(
     drempel bench --against face_recognition --against insightface
     drempel bench --no-enrolled --rounds 500 --json
     drempel bench --idle --seconds 60
+    drempel bench --erase
     """  # noqa: D301 - click's mark for lines that stay as they are
     # An end from outside is an end in order: peers and zones stopped, folders removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if erase:
+        if against or idle:
+            raise ConfigurationError("--erase is measured alone: drop the other options")
+        _show(_erase(), as_json=as_json)
+        return
     if idle:
         if against:
             raise ConfigurationError("--idle and --against disturb each other: run one after the other")
@@ -116,6 +125,17 @@ def _idle(seconds: float, packs: Path | None, config: Path | None) -> dict[str, 
         folder = packs_folder(packs, None)
         ensure_pack(speed.PACK, folder)
         figures = idle.watch_simulated(folder, seconds, progress)
+    return figures | {"machine": conditions}
+
+
+def _erase() -> dict[str, Any]:
+    """The figures of opening and erasing one record among many."""
+    from appliance.evaluation.bench import erasure, machine  # noqa: PLC0415
+
+    conditions = machine.describe()
+    figures = erasure.measure_erasing(
+        erasure.COUNT, opened=erasure.OPENED, erased=erasure.ERASED, progress=progress
+    )
     return figures | {"machine": conditions}
 
 

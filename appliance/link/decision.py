@@ -10,7 +10,7 @@ import asyncio
 import enum
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.link.sockets import Deadline, Malformed, check_peer, read_to_end, send
@@ -25,6 +25,10 @@ REQUEST_TIME = 1.0
 """Seconds within which door must have written its whole request."""
 
 
+DESTROY = b"destroy the keys"
+"""What a `TAMPER` says beside its verb: no byte that went wrong on its way destroys anything."""
+
+
 class Verb(enum.IntEnum):
     """What door asks of vault."""
 
@@ -32,6 +36,8 @@ class Verb(enum.IntEnum):
     """Verify the person who pressed, or capture them where an enrolment window is open."""
     WITHDRAW = 0x02
     """Erase the template of the claim; never opens."""
+    TAMPER = 0x03
+    """The device is being tampered with: destroy the keys; never opens. `DESTROY` stands for the claim."""
 
 
 class Answer(enum.IntEnum):
@@ -46,7 +52,7 @@ class Request:
     """A verb and the claim that door has; `claim` is empty where it has none (0 to 64 bytes)."""
 
     verb: Verb
-    claim: bytes = b""
+    claim: bytes | bytearray = field(default=b"", repr=False)
 
     def encode(self) -> bytes:
         """The bytes on the wire: the verb, then the claim.
@@ -59,8 +65,8 @@ class Request:
         return bytes([self.verb]) + self.claim
 
     @classmethod
-    def decode(cls, data: bytes) -> "Request":
-        """The request in `data`.
+    def decode(cls, data: bytes | bytearray) -> "Request":
+        """The request in `data`; its claim is a copy, for its owner to overwrite.
 
         Raises:
             Malformed: empty, too long, or an unknown verb.
@@ -68,9 +74,12 @@ class Request:
         if not 1 <= len(data) <= 1 + MAX_CLAIM:
             raise Malformed("a request is a verb and at most 64 bytes")
         try:
-            return cls(Verb(data[0]), data[1:])
+            request = cls(Verb(data[0]), bytearray(memoryview(data)[1:]))
         except ValueError as error:
             raise Malformed("an unknown verb") from error
+        if request.verb is Verb.TAMPER and request.claim != DESTROY:
+            raise Malformed("a verb that stands alone")
+        return request
 
 
 async def ask(path: Path, vault: Collection[int], request: Request, seconds: float) -> bool:
@@ -113,7 +122,11 @@ def read_request(connection: socket.socket) -> Request:
     Raises:
         LinkError: torn, late or malformed; close the connection without a byte.
     """
-    return Request.decode(read_to_end(connection, 1 + MAX_CLAIM, Deadline(REQUEST_TIME)))
+    data = read_to_end(connection, 1 + MAX_CLAIM, Deadline(REQUEST_TIME))
+    try:
+        return Request.decode(data)
+    finally:
+        data[:] = bytes(len(data))
 
 
 def write_answer(connection: socket.socket, answer: Answer) -> None:

@@ -291,6 +291,13 @@ class Decommission(Message):
     TYPE = 0x27
 
 
+@dataclass(frozen=True, slots=True)
+class RotateEpoch(Message):
+    """Begin a new epoch: every device half is sealed under a new key, and the old key destroyed."""
+
+    TYPE = 0x28
+
+
 # --- vault or door to admin ---------------------------------------------------------------------
 
 
@@ -435,6 +442,7 @@ ADMIN_TO_VAULT: tuple[type[Message], ...] = (
     SetRights,
     AskCheck,
     Decommission,
+    RotateEpoch,
 )
 VAULT_TO_ADMIN: tuple[type[Message], ...] = (Done, Progress, Enrolled, VaultState, Checked, Refused)
 ADMIN_TO_DOOR: tuple[type[Message], ...] = (AddBadge, RemoveBadge, AskDoor, AskEvents)

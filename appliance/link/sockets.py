@@ -196,26 +196,30 @@ def read_exact(connection: socket.socket, length: int, deadline: Deadline) -> by
     return buffer
 
 
-def read_to_end(connection: socket.socket, limit: int, deadline: Deadline) -> bytes:
-    """All bytes until the peer half-closes; at most `limit`.
+def read_to_end(connection: socket.socket, limit: int, deadline: Deadline) -> bytearray:
+    """All bytes until the peer half-closes; at most `limit`, in a buffer that the caller overwrites.
 
     Raises:
         Malformed: more than `limit` bytes came.
         Late, Torn: the deadline passed, or the connection broke, before the end.
     """
-    data = bytearray()
+    # One buffer, filled in place: what a claim holds is then nowhere else.
+    data = bytearray(limit + 1)
+    length = 0
     while True:
         try:
             connection.settimeout(_left(deadline))
-            part = connection.recv(limit + 1 - len(data))
+            with memoryview(data) as view:
+                came = connection.recv_into(view[length:])
         except TimeoutError as error:
             raise Late("the other zone did not finish its message") from error
         except OSError as error:
             raise Torn("the connection broke") from error
-        if not part:
-            return bytes(data)
-        data += part
-        if len(data) > limit:
+        if not came:
+            del data[length:]
+            return data
+        length += came
+        if length > limit:
             raise Malformed(f"more than {limit} bytes")
 
 

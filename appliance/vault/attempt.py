@@ -16,8 +16,9 @@ from appliance.link.messages import (
 )
 from appliance.link.sockets import Deadline, LinkError
 from appliance.settings import Recognition
-from appliance.vault.claims import Claimed, Vaulted, read_token
+from appliance.vault.claims import Claimed, Vaulted, read_credential, read_token
 from appliance.vault.comparison import NotAnEmbedding, Vector, read_embedding
+from appliance.vault.credentials import Credential
 from appliance.vault.keys import wipe
 from appliance.vault.look import LensGone, LensLook, drop
 from appliance.vault.store import StoreError
@@ -72,10 +73,12 @@ def verify(
     settings: Recognition,
     say: Callable[[Guidance], None],
     whole: Deadline,
+    presented: bytearray | None = None,
 ) -> bytes | None:
     """Verify the person before the lens. When this returns, the camera is closed.
 
-    The claim must come while there is still `answer_time` left, so that every refusal takes just that.
+    The claim is what door was shown (`presented`, overwritten here), or else a token held up to the camera.
+    It must come while there is still `answer_time` left, so that every refusal takes just that.
 
     Returns:
         The handle of the claim that matched; None for every kind of refusal, at its fixed time.
@@ -84,9 +87,13 @@ def verify(
         DoorGone: nobody waits for the answer.
         LensGone, LinkError: lens failed before a token was read; the attempt ends without a match.
     """
-    say(Guidance.SHOW_TOKEN)
-    token = _wait_for_token(look, Deadline(whole.remaining - settings.answer_time))
-    if token is None:
+    claim: Token | Credential | None
+    if presented:
+        claim = read_credential(presented, vaulted.epochs.index_key)
+    else:
+        say(Guidance.SHOW_TOKEN)
+        claim = _wait_for_token(look, Deadline(whole.remaining - settings.answer_time))
+    if claim is None:
         look.finish()
         say(Guidance.USE_BADGE)
         return None
@@ -96,8 +103,8 @@ def verify(
     say(Guidance.LOOK_HERE)
     handle: bytes | None = None
     try:
-        claimed = vaulted.open(token)
-        if claimed is not None and _compare(look, claimed, decider, settings.probes, closing_at):
+        claimed = vaulted.open(claim)
+        if claimed is not None and _compare(look, claimed, decider, vaulted, settings.probes, closing_at):
             handle = claimed.handle
         else:
             look.pause(closing_at)
@@ -130,11 +137,16 @@ def _wait_for_token(look: LensLook, deadline: Deadline) -> Token | None:
     return None
 
 
-def _compare(look: LensLook, claimed: Claimed, decider: Decider, probes: int, deadline: Deadline) -> bool:
-    """Whether one of at most `probes` probes matches; the template is overwritten in any case."""
+def _compare(
+    look: LensLook, claimed: Claimed, decider: Decider, vaulted: Vaulted, probes: int, deadline: Deadline
+) -> bool:
+    """Whether one of at most `probes` probes matches; the template is overwritten in any case.
+
+    The attempt was charged as a failure before; where no face came to be compared, it was none.
+    """
+    compared = 0
     try:
         look.embed(probes, hints=False)
-        compared = 0
         while compared < probes and not deadline.passed:
             message = look.next(deadline)
             if not isinstance(message, Probe):
@@ -150,3 +162,5 @@ def _compare(look: LensLook, claimed: Claimed, decider: Decider, probes: int, de
         return False
     finally:
         claimed.forget()
+        if not compared:
+            vaulted.limits.refund(claimed.handle)

@@ -1,18 +1,74 @@
-"""From the code of a token to the one template that it claims, or to nothing.
+"""From a claim to the one template that it claims, or to nothing.
 
-Nothing is said of why a claim does not open: unknown, erased, without a current ground, made with another
-pack, or a wrong secret are one and the same to everyone outside.
+Nothing is said of why a claim does not open: unknown, erased, expired, out of hours, limited, without a
+current ground, of a kind that this site does not take, made with another pack, or with a wrong secret are one
+and the same to everyone outside. Each makes the same writes (see `limits`), and no face is embedded for any.
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
+import numpy as np
+
+from appliance.link.messages import ClaimKind
 from appliance.packs.manifest import Manifest
+from appliance.rights import BadRights, Rights, allows
+from appliance.settings import Settings
+from appliance.vault.clock import Clock
+from appliance.vault.comparison import Vector
+from appliance.vault.credentials import Credential, NotACredential, parse
+from appliance.vault.epoch import Epochs
+from appliance.vault.erasing import erase
+from appliance.vault.expiry import expired
 from appliance.vault.ground import Leases
-from appliance.vault.keys import EpochKey, wipe
-from appliance.vault.protection import SHARED, VERSION, Binding, NotAuthentic, Opened, open_sealed
-from appliance.vault.store import Store
+from appliance.vault.keys import wipe
+from appliance.vault.limits import Limits, budget_of, forget_claims
+from appliance.vault.protection import (
+    DEVICE,
+    ON_TOKEN,
+    SHARED,
+    VERSION,
+    Binding,
+    NotAuthentic,
+    Opened,
+    Sealed,
+    open_sealed,
+)
+from appliance.vault.store import Record, Store
 from appliance.vault.token import NotAToken, Token
+
+_KINDS = {"token": ClaimKind.TOKEN, "card": ClaimKind.CARD, "number": ClaimKind.NUMBER}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What this site takes: the weakest tier (1 to 3), the kinds of claims, its time zone, and for how many
+    seconds a template lives.
+    """
+
+    tier: int
+    kinds: frozenset[ClaimKind]
+    zone: ZoneInfo
+    lifetime: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Policy":
+        """The policy that the settings state."""
+        recognition = settings.recognition
+        return cls(
+            recognition.tier,
+            frozenset(_KINDS[each] for each in recognition.claims),
+            ZoneInfo(settings.site.time_zone),
+            recognition.renew_after_days * 86_400,
+        )
+
+    def tier_of(self, kind: ClaimKind) -> int:
+        """The tier of a record that is enrolled for such a claim."""
+        if kind is ClaimKind.NUMBER:
+            return DEVICE
+        return ON_TOKEN if kind is ClaimKind.TOKEN and self.tier == ON_TOKEN else SHARED
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -29,49 +85,137 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Vaulted:
-    """What opens records: the store, the keys and the leases of this vault, and the pack it runs with."""
+    """What opens records: store, keys, leases, limits and clock, what the site takes, and the pack.
+
+    pack: its identity, 32 bytes. mean: its mean embedding (d,).
+    """
 
     store: Store
-    epoch_key: EpochKey
+    epochs: Epochs
     leases: Leases
-    device: bytes
+    limits: Limits
+    clock: Clock
+    policy: Policy
     pack: bytes
-    dimension: int
+    mean: Vector
 
-    def binding(self, handle: bytes) -> Binding:
-        """What a record of this vault, with the pack that runs, is bound to."""
-        return Binding(handle, self.device, self.pack, SHARED)
-
-    def open(self, token: Token) -> Claimed | None:
-        """The claim of a token, opened; None when it does not open. One record is read, at most.
-
-        The token's secret is overwritten in either case.
+    @classmethod
+    def of(cls, store: Store, epochs: Epochs, manifest: Manifest, settings: Settings) -> "Vaulted":
+        """What opens records with this pack under these settings; no lease runs yet.
 
         Raises:
-            StoreError: the database is damaged or gone.
+            StoreError: the database cannot be read or written.
+            ConfigurationError: the settings allow not even one attempt a year.
         """
+        recognition = settings.recognition
+        clock = Clock(store)
+        budget = budget_of(recognition.guessing_risk, recognition.fmr)
+        limits = Limits(store, epochs.index_key, clock, budget)
+        pack = pack_identity(manifest)
+        return cls(store, epochs, Leases(), limits, clock, Policy.of(settings), pack, manifest.mean)
+
+    def binding(self, handle: bytes, tier: int) -> Binding:
+        """What a record of this vault, with the pack that runs, is bound to."""
+        return Binding(handle, self.epochs.device, self.pack, tier)
+
+    def erase(self, *handles: bytes) -> int:
+        """Erase records for good, with a change of epoch; how many there were.
+
+        Raises:
+            StoreError: not erased, or not for good yet; ask again.
+        """
+        return erase(
+            self.epochs, self.store, handles, lambda db: forget_claims(db, self.epochs.index_key, handles)
+        )
+
+    def open(self, claim: Token | Credential) -> Claimed | None:
+        """The claim, opened, and charged as a failure (see `limits`); None when it does not open.
+
+        One record is read, at most. The claim's secret is overwritten in any case.
+
+        Raises:
+            StoreError: the database is damaged or gone, or its disk is full; nothing is to be compared.
+        """
+        secret = bytearray()
+        opened: Opened | None = None
         try:
-            if not self.leases.current(token.handle):
-                return None
-            record = self.store.read(token.handle)
-            if record is None or (record.pack, record.tier, record.version) != (self.pack, SHARED, VERSION):
-                return None
-            opened = open_sealed(record.sealed, token.secret, self.epoch_key, self.binding(token.handle))
-        except NotAuthentic:
-            return None
+            # Before anything is known of the claim: it takes as long for a number that nobody has.
+            secret = claim.secret if isinstance(claim, Token) else claim.secret()
+            record, opened = self._open(claim, secret)
+            # A wrong PIN is a guess at it, and counts; a wrong secret of 96 bits and more is none.
+            counts = record is not None and (opened is not None or record.tier == DEVICE)
+            handle = _place(claim) if record is None else record.handle
+            allowed = self.limits.charge(handle, known=counts)
+            claimed = Claimed(handle, opened) if opened is not None and allowed else None
+            if claimed is not None:
+                opened = None
+            return claimed
         finally:
-            wipe(token.secret)
-        if opened.dimensions != self.dimension:
+            wipe(secret)
+            if isinstance(claim, Credential):
+                claim.forget()
+            if opened is not None:
+                opened.forget()
+
+    def _open(self, claim: Token | Credential, secret: bytearray) -> tuple[Record | None, Opened | None]:
+        """The record that is claimed, where the claim may be tried; and opened, where its secret is right."""
+        # A record and the key of its epoch, or the epoch could change in between. The leases first, as an
+        # erasure takes them: else each would wait for the other.
+        with self.leases.held(), self.epochs.lock:
+            record = self._find(claim)
+            if record is None or not self._may_open(record) or not self.limits.may_try(record.handle):
+                return None, None
+            body = claim.body if isinstance(claim, Token) and record.tier == ON_TOKEN else record.sealed.body
+            try:
+                opened = open_sealed(
+                    Sealed(record.sealed.half, body),
+                    secret,
+                    self.epochs.current,
+                    self.binding(record.handle, record.tier),
+                )
+            except NotAuthentic:
+                return record, None
+        if opened.dimensions != len(self.mean):
             opened.forget()
-            return None
-        return Claimed(token.handle, opened)
+            return record, None
+        return record, opened
+
+    def _find(self, claim: Token | Credential) -> Record | None:
+        """The record of a claim, if there is one of the tier that such a claim opens here."""
+        if isinstance(claim, Token):
+            # Without a current ground the record is not even read.
+            kind, tier = ClaimKind.TOKEN, claim.tier
+            record = self.store.read(claim.handle) if self.leases.current(claim.handle) else None
+        else:
+            kind, tier = claim.kind, self.policy.tier_of(claim.kind)
+            record = self.store.read_by_lookup(claim.lookup)
+        served = kind in self.policy.kinds and tier <= self.policy.tier
+        return record if served and record is not None and record.tier == tier else None
+
+    def _may_open(self, record: Record) -> bool:
+        """Whether a record has a ground, is of this pack, has not expired, and its person may enter now."""
+        if not self.leases.current(record.handle):
+            return False
+        if (record.pack, record.version) != (self.pack, VERSION):
+            return False
+        try:
+            rights = None if record.rights is None else Rights.decode(record.rights)
+        except BadRights as error:
+            print(f"drempel vault: a record's rights are damaged: {error}", file=sys.stderr)
+            return False
+        if expired(record.expires_at, rights, self.clock):
+            return False
+        return rights is None or allows(
+            rights, self.clock.moment(), self.policy.zone, not_before=self.clock.latest
+        )
 
 
 def pack_identity(manifest: Manifest) -> bytes:
-    """32 bytes that name the space in which a pack's embeddings live: its embedder and its alignment.
+    """32 bytes that name the space in which a pack's templates live: its embedder, alignment and mean.
 
-    A template of one space means nothing in another, so a record is bound to it. The detector may be
-    replaced without making templates incomparable, and is no part of it.
+    A template of one space means nothing in another, so a record is bound to it. The mean is subtracted
+    before a template is sealed, so another mean makes another space. The detector may be replaced without
+    making templates incomparable, and is no part of it.
     """
     embedder = manifest.embedder
     (model,) = (source.member_sha256 for source in manifest.files if source.id == embedder.source)
@@ -86,6 +230,7 @@ def pack_identity(manifest: Manifest) -> bytes:
             embedder.dimension,
             embedder.mean,
             embedder.std,
+            hashlib.sha256(np.asarray(manifest.mean, "<f4").tobytes()).hexdigest(),
         )
     )
     return hashlib.sha256(b"drempel pack v2\n" + space.encode()).digest()
@@ -99,3 +244,19 @@ def read_token(code: bytearray) -> Token | None:
         return None
     finally:
         wipe(code)
+
+
+def read_credential(claim: bytearray, index_key: bytearray) -> Credential:
+    """The credential that door was shown; `claim` is overwritten.
+
+    One that is none becomes one that nobody has, so that it is refused like every other.
+    """
+    try:
+        return parse(claim, index_key)
+    except NotACredential:
+        return Credential(ClaimKind.CARD, bytes(32), bytearray(16), index_key)
+
+
+def _place(claim: Token | Credential) -> bytes:
+    """What stands for a claim that is none in the table of strangers."""
+    return claim.handle if isinstance(claim, Token) else claim.lookup

@@ -2,12 +2,16 @@
 
 import select
 import socket
+from collections.abc import Callable
 
 from appliance.journal import Event, Journal
 from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     ADMIN_TO_VAULT,
+    AskCheck,
     AskVault,
+    Checked,
+    Decommission,
     Done,
     Enrolled,
     Erase,
@@ -16,12 +20,17 @@ from appliance.link.messages import (
     Progress,
     Refusal,
     Refused,
+    RotateEpoch,
+    SetRights,
     VaultState,
 )
 from appliance.link.sockets import Deadline, LinkError
+from appliance.rights import BadRights, Rights
 from appliance.settings import Recognition
+from appliance.vault.check import check
 from appliance.vault.claims import Vaulted
 from appliance.vault.enrolment import Window, Windows
+from appliance.vault.erasing import rotate
 from appliance.vault.keys import wipe
 from appliance.vault.store import StoreError
 
@@ -41,7 +50,22 @@ class Commands:
         recognition: Recognition,
         instance: bytes,
         journal: Journal,
+        destroy: Callable[[], None],
+        end: Callable[[], None],
     ) -> None:
+        """Serve for this vault.
+
+        Args:
+            vaulted: what opens records.
+            windows: the enrolment window, where one is open.
+            recognition: the settings.
+            instance: 16 random bytes of this start.
+            journal: of this vault.
+            destroy: destroys every key on the disk; raises OSError.
+            end: ends this process.
+        """
+        self._destroy = destroy
+        self._end = end
         self._vaulted = vaulted
         self._windows = windows
         self._recognition = recognition
@@ -62,8 +86,47 @@ class Commands:
         if answer is not None:
             send_message(connection, answer, Deadline(COMMAND_TIME))
 
-    def _answer(self, connection: socket.socket, command: Message) -> Message | None:
+    def erase(self, *handles: bytes) -> None:
+        """Erase records; no decision rests on them from here on.
+
+        Raises:
+            StoreError: not all are erased for good; ask again.
+        """
         vaulted = self._vaulted
+        # The leases first: an attempt that is under way finds them ended, or waits.
+        with vaulted.leases.held():
+            for handle in handles:
+                vaulted.leases.end(handle)
+            there = [handle for handle in handles if vaulted.store.exists(handle)]
+            try:
+                vaulted.erase(*handles)
+            finally:
+                for handle in there:
+                    if not vaulted.store.exists(handle):
+                        self._journal.note(Event.ERASED)
+
+    def decommission(self) -> None:
+        """Destroy all keys, and end this process; no template here opens ever again.
+
+        Raises:
+            StoreError: a key may still be there; ask again.
+        """
+        under_way = self._windows.current()
+        if under_way is not None:
+            self._windows.close(under_way)
+        with self._vaulted.leases.held(), self._vaulted.epochs.lock:
+            self._vaulted.leases.end_all()
+            self._vaulted.epochs.forget()
+            try:
+                self._destroy()
+            except OSError as error:
+                raise StoreError(f"a key may still be there: {error.strerror or error}; ask again") from error
+            finally:
+                self._journal.note(Event.DECOMMISSIONED)
+                # A vault without keys must seal nothing any more.
+                self._end()
+
+    def _answer(self, connection: socket.socket, command: Message) -> Message | None:
         match command:
             case OpenEnrolment():
                 return self._enrol(connection, command)
@@ -72,34 +135,57 @@ class Commands:
                 if under_way is not None and under_way.request.handle == handle:
                     # An enrolment under way would store the record after its erasure.
                     self._windows.close(under_way)
-                # The lease first: from here on no decision can rest on the record.
-                with vaulted.leases.held():
-                    vaulted.leases.end(handle)
-                    existed = vaulted.store.exists(handle)
-                    try:
-                        vaulted.store.erase(handle)
-                    finally:
-                        if existed and not vaulted.store.exists(handle):
-                            self._journal.note(Event.ERASED)
+                self.erase(handle)
                 return Done()
             case Lease(handle, seconds):
-                # Held, or a lease that was on its way could be granted after the erasure of its record.
-                with vaulted.leases.held():
-                    if not vaulted.store.exists(handle):
-                        return Refused(Refusal.UNKNOWN_HANDLE)
-                    vaulted.leases.grant(handle, seconds)
-                return Done()
+                return self._vouch(handle, seconds)
+            case SetRights(handle, rights):
+                return self._set_rights(handle, rights)
+            case _:
+                return self._answer_as_a_whole(command)
+
+    def _answer_as_a_whole(self, command: Message) -> Message:
+        """Answer a command that is about all records."""
+        vaulted = self._vaulted
+        match command:
             case AskVault():
-                window = self._windows.current() is not None
                 return VaultState(
                     self._instance,
                     vaulted.store.count(),
                     vaulted.leases.count(),
-                    int(window),
+                    int(self._windows.current() is not None),
                     int(self._recognition.enabled),
                 )
+            case AskCheck():
+                found = check(vaulted.store, vaulted.epochs)
+                by_tier = (found.tiers[1], found.tiers[2], found.tiers[3])
+                return Checked(*by_tier, found.unreadable, found.epoch, int(found.database_sound))
+            case RotateEpoch():
+                with vaulted.leases.held():
+                    rotate(vaulted.epochs, vaulted.store)
+                self._journal.note(Event.KEYS_ROTATED)
+                return Done()
+            case Decommission():
+                self.decommission()
+                return Done()
             case _:
                 return Refused(Refusal.MALFORMED)
+
+    def _vouch(self, handle: bytes, seconds: int) -> Message:
+        # Held, or a lease that was on its way could be granted after the erasure of its record.
+        with self._vaulted.leases.held():
+            if not self._vaulted.store.exists(handle):
+                return Refused(Refusal.UNKNOWN_HANDLE)
+            self._vaulted.leases.grant(handle, seconds)
+        return Done()
+
+    def _set_rights(self, handle: bytes, rights: bytes) -> Message:
+        try:
+            Rights.decode(rights)
+        except BadRights:
+            return Refused(Refusal.MALFORMED)
+        found = self._vaulted.store.set_rights(handle, rights)
+        return Done() if found else Refused(Refusal.UNKNOWN_HANDLE)
 
     def _enrol(self, connection: socket.socket, request: OpenEnrolment) -> Message | None:
         """Keep a window open until it is complete, its time is over, or admin hangs up."""
@@ -107,6 +193,9 @@ class Commands:
             return Refused(Refusal.RECOGNITION_OFF)
         if request.consent == NO_CONSENT or request.lease == 0:
             return Refused(Refusal.NO_GROUND)
+        policy = self._vaulted.policy
+        if request.claim not in policy.kinds or policy.tier_of(request.claim) > policy.tier:
+            return Refused(Refusal.CLAIM_NOT_SERVED)
         if self._vaulted.store.exists(request.handle):
             return Refused(Refusal.HANDLE_TAKEN)
 
@@ -132,23 +221,23 @@ class Commands:
         return self._outcome(connection, window)
 
     def _outcome(self, connection: socket.socket, window: Window) -> Message | None:
-        if window.token is None:
+        if not window.stored:
             return Refused(window.refusal or Refusal.WINDOW_EXPIRED)
         handle = window.request.handle
-        code = window.token.encode()
-        wipe(window.token.secret)
+        code = bytearray()
+        if window.token is not None:
+            code = window.token.encode()
+            wipe(window.token.secret)
         try:
             with self._vaulted.leases.held():
                 if not self._vaulted.store.exists(handle):
                     return Refused(Refusal.WINDOW_EXPIRED)
                 self._vaulted.leases.grant(handle, window.request.lease)
-            send_message(connection, Enrolled(code), Deadline(COMMAND_TIME))
+            send_message(connection, Enrolled(code) if code else Done(), Deadline(COMMAND_TIME))
             self._journal.note(Event.ENROLLED)
         except LinkError:
-            # Nobody has the token, so nobody could ever open the record.
-            with self._vaulted.leases.held():
-                self._vaulted.leases.end(handle)
-                self._vaulted.store.erase(handle)
+            # Nobody has the token, so nobody could ever open the record; or admin does not know of it.
+            self.erase(handle)
             raise
         finally:
             wipe(code)

@@ -14,7 +14,7 @@ index key is the vault's own and is not in the database. It makes a pseudonym of
 the device can guess; of a card's 96 random bits it tells nothing.
 
 **The brake.** A PIN of four digits is guessed by whoever holds the device and its keys. Argon2id only makes
-each guess dear: `B = Argon2id(PIN, salt = handle, secret = HKDF(index key))` with 64 MiB, 3 passes and 4
+each guess dear: `B = Argon2id(PIN, salt = lookup, secret = HKDF(index key))` with 64 MiB, 3 passes and 4
 lanes, the second recommended option of RFC 9106 §4. That takes 0.15 s of one core of the machine where it was
 measured, so all PINs of four digits take 25 minutes there; a Raspberry Pi 4 needs about four times as long,
 and a rack of graphics cards a fraction. Hence `B` counts as no secret of the person's (B2), and tier 3 asks
@@ -39,6 +39,8 @@ NUMBER_DIGITS = range(1, 11)
 PIN_DIGITS = range(4, 13)
 MEMORY = 64 * 1024
 """KiB that the brake fills (RFC 9106 §4, second recommended option)."""
+SALT = 16
+"""Bytes of the salt (RFC 9106 §3.1)."""
 PASSES = 3
 LANES = 4
 _DIGITS = frozenset(b"0123456789")
@@ -60,14 +62,15 @@ class Credential:
     value: bytearray
     index_key: bytearray
 
-    def secret(self, handle: bytes) -> bytearray:
-        """What opens the record under `handle` (16 bytes), in a buffer that the caller overwrites.
+    def secret(self) -> bytearray:
+        """What opens the record, in a buffer that the caller overwrites.
 
-        A card's credential itself (12 to 32 bytes), or the brake of a PIN (32 bytes), which takes its time.
+        A card's credential itself (12 to 32 bytes), or the brake of a PIN (32 bytes), which takes its time,
+        whether or not anybody has such a number.
         """
         if self.kind is ClaimKind.CARD:
             return bytearray(self.value)
-        return brake(self.value, handle, self.index_key)
+        return brake(self.value, self.lookup[:SALT], self.index_key)
 
     def forget(self) -> None:
         """Overwrite the secret part."""
@@ -117,8 +120,8 @@ def of_number(number: str, pin: str) -> bytearray:
     return claim
 
 
-def brake(pin: bytearray, handle: bytes, index_key: bytearray) -> bytearray:
-    """`B`, 32 bytes: Argon2id of a PIN (4 to 12 ASCII digits) for one record's handle (16 bytes).
+def brake(pin: bytearray, salt: bytes, index_key: bytearray) -> bytearray:
+    """`B`, 32 bytes: Argon2id of a PIN (4 to 12 ASCII digits), salted by its number's lookup (16 bytes).
 
     Raises:
         MemoryError: 64 MiB are not to be had.
@@ -129,7 +132,7 @@ def brake(pin: bytearray, handle: bytes, index_key: bytearray) -> bytearray:
         HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel pin pepper v2").derive_into(index_key, pepper)
         # The library takes `secret` as bytes alone: this one copy goes when it is collected.
         Argon2id(
-            salt=handle, length=KEY, iterations=PASSES, lanes=LANES, memory_cost=MEMORY, secret=bytes(pepper)
+            salt=salt, length=KEY, iterations=PASSES, lanes=LANES, memory_cost=MEMORY, secret=bytes(pepper)
         ).derive_into(pin, slowed)  # type: ignore[arg-type] # its stub is narrower than it is
     finally:
         wipe(pepper)

@@ -6,9 +6,10 @@ template is the mean of the normalised embeddings. No capture outlives its windo
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from appliance.link.messages import (
+    ClaimKind,
     Guidance,
     Hint,
     OpenEnrolment,
@@ -18,28 +19,31 @@ from appliance.link.messages import (
 )
 from appliance.link.sockets import Deadline
 from appliance.vault.attempt import CLOSING_MARGIN, Decider, take_embedding
-from appliance.vault.claims import Vaulted
+from appliance.vault.claims import Vaulted, read_credential
 from appliance.vault.comparison import NotAnEmbedding, Vector, make_template, score
-from appliance.vault.keys import wipe
+from appliance.vault.credentials import Credential
+from appliance.vault.keys import random_bytes, wipe
 from appliance.vault.look import LensLook, drop
-from appliance.vault.protection import SHARED, seal
-from appliance.vault.store import HandleTaken, Record, StoreError
-from appliance.vault.token import Token
+from appliance.vault.protection import ON_TOKEN, seal
+from appliance.vault.store import HandleTaken, LookupTaken, Record, StoreError
+from appliance.vault.token import SECRET, Token
 
 
 @dataclass
 class Window:
     """An open enrolment window.
 
-    `report` tells admin of progress. `finished` is set when the window is over: by its token, which is then
-    the only key to the stored record, or by a refusal, or by neither when it was closed.
+    `report` tells admin of progress. `finished` is set when the window is over: `stored`, with the token that
+    is then the only key to the record where it has one; with a refusal; or with neither, when it was closed.
     """
 
     request: OpenEnrolment
     deadline: Deadline
     report: Callable[[Progress], None]
     captures: list[Vector] = field(default_factory=list)
+    credential: Credential | None = None
     finished: threading.Event = field(default_factory=threading.Event)
+    stored: bool = False
     token: Token | None = None
     refusal: Refusal | None = None
 
@@ -48,11 +52,36 @@ class Window:
         """Captures that are still needed."""
         return max(0, self.request.captures - len(self.captures))
 
-    def forget(self) -> None:
+    def start_anew(self) -> None:
         """Overwrite all captures."""
         for capture in self.captures:
             capture.fill(0)
         self.captures.clear()
+
+    def forget(self) -> None:
+        """Overwrite all captures, and the card or number and PIN that was shown."""
+        self.start_anew()
+        if self.credential is not None:
+            self.credential.forget()
+            self.credential = None
+
+    def claim(self, presented: bytearray | None, vaulted: Vaulted) -> bool:
+        """Take what the person showed to door with this press; False where the window needs another kind.
+
+        A window for a token needs nothing; what is shown all the same is overwritten.
+        """
+        kind = self.request.claim
+        shown = read_credential(presented, vaulted.epochs.index_key) if presented else None
+        if shown is not None and shown.kind is kind:
+            if self.credential is not None and self.credential.lookup != shown.lookup:
+                # Another card: whose the captures before were, nobody can say.
+                self.forget()
+            if self.credential is not None:
+                self.credential.forget()
+            self.credential = shown
+        elif shown is not None:
+            shown.forget()
+        return kind is ClaimKind.TOKEN or self.credential is not None
 
 
 class Windows:
@@ -80,7 +109,7 @@ class Windows:
         window = self._window
         return None if window is None or window.deadline.passed or window.finished.is_set() else window
 
-    def complete(self, window: Window, vaulted: Vaulted, mean: Vector) -> bool:
+    def complete(self, window: Window, vaulted: Vaulted) -> bool:
         """Store the template of a window whose captures are complete; True when it is durable.
 
         Under the same lock as `close`: a window that was closed stores nothing any more.
@@ -89,14 +118,17 @@ class Windows:
             if self.current_unlocked() is not window:
                 return False
             try:
-                window.token = _store(window, vaulted, mean)
+                window.token = _store(window, vaulted)
+                window.stored = True
+            except LookupTaken:
+                window.refusal = Refusal.CLAIM_TAKEN
             except HandleTaken:
                 window.refusal = Refusal.HANDLE_TAKEN
             except (StoreError, NotAnEmbedding):
                 window.refusal = Refusal.STORAGE
             finally:
                 window.finished.set()
-            return window.token is not None
+            return window.stored
 
     def close(self, window: Window) -> None:
         """End a window, and overwrite what it holds."""
@@ -115,15 +147,21 @@ def capture(
     vaulted: Vaulted,
     say: Callable[[Guidance], None],
     whole: Deadline,
+    presented: bytearray | None = None,
 ) -> None:
     """Capture for a window until it is complete or the attempt's time is over; the camera is closed then.
 
-    A complete window is stored at once, and then finished.
+    A complete window is stored at once, and then finished. A window for a card, or a number and PIN, takes it
+    from `presented`, which is overwritten; a press without it captures nothing.
 
     Raises:
         DoorGone, LensGone, LinkError: the look ended early; what was captured before stays in the window.
     """
     deadline = Deadline(whole.remaining - CLOSING_MARGIN)
+    if not window.claim(presented, vaulted):
+        say(Guidance.SHOW_TOKEN)
+        look.finish()
+        return
     if window.remaining:
         say(Guidance.LOOK_HERE)
         look.embed(window.remaining, hints=True)
@@ -149,7 +187,7 @@ def capture(
         # Closed meanwhile: what came in that moment goes too.
         window.forget()
     look.finish()
-    if window.remaining == 0 and windows.complete(window, vaulted, decider.mean):
+    if window.remaining == 0 and windows.complete(window, vaulted):
         say(Guidance.DONE)
 
 
@@ -166,28 +204,49 @@ def _take(probe: Probe, window: Window, decider: Decider) -> bool:
         alike = score(so_far, embedding, decider.mean) >= decider.threshold
         so_far.fill(0)
     if not alike:
-        window.forget()
+        window.start_anew()
     window.captures.append(embedding)
     return alike
 
 
-def _store(window: Window, vaulted: Vaulted, mean: Vector) -> Token:
-    """Seal and store the template of a complete window, and give the token, whose secret only it holds.
+def _store(window: Window, vaulted: Vaulted) -> Token | None:
+    """Seal and store the template of a complete window.
+
+    Returns:
+        The token, whose secret only it holds; None where the person has a card, or a number and PIN.
 
     Raises:
         NotAnEmbedding: the captures are no template.
         HandleTaken, StoreError: not stored; nothing changed.
     """
-    handle = window.request.handle
-    token = Token.create(handle)
+    handle, kind, credential = window.request.handle, window.request.claim, window.credential
+    tier = vaulted.policy.tier_of(kind)
+    secret = random_bytes(SECRET) if credential is None else credential.secret()
+    kept = False
     template = make_template(window.captures)
     try:
-        sealed = seal(template, mean, token.secret, vaulted.epoch_key, vaulted.binding(handle))
-        vaulted.store.add(Record(handle, SHARED, vaulted.pack, sealed))
-    except BaseException:
-        wipe(token.secret)
-        raise
+        # The half is sealed for the epoch in which it is stored.
+        with vaulted.epochs.lock:
+            sealed = seal(
+                template, vaulted.mean, secret, vaulted.epochs.current, vaulted.binding(handle, tier)
+            )
+            vaulted.store.add(
+                Record(
+                    handle,
+                    tier,
+                    vaulted.pack,
+                    replace(sealed, body=b"") if tier == ON_TOKEN else sealed,
+                    lookup=None if credential is None else credential.lookup,
+                    # By the latest time that is certain: a clock that is late makes no template live longer.
+                    expires_at=vaulted.clock.latest + vaulted.policy.lifetime,
+                )
+            )
+        if credential is not None:
+            return None
+        kept = True
+        return Token(handle, secret, tier, sealed.body if tier == ON_TOKEN else b"")
     finally:
+        if not kept:
+            wipe(secret)
         template.fill(0)
         window.forget()
-    return token

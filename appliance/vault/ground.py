@@ -33,6 +33,11 @@ class Leases:
         """End a lease; waits for a decision that holds it (`while_current`) to be sent."""
         self.grant(handle, 0)
 
+    def end_all(self) -> None:
+        """End every lease."""
+        with self._lock:
+            self._until.clear()
+
     def current(self, handle: bytes) -> bool:
         """Whether the lease of a handle runs."""
         with self._lock:

@@ -1,18 +1,13 @@
-"""The keys of the device: the root key `R`, and the epoch key `E` sealed under it (design §4).
+"""The root key `R`, the key of an epoch `E`, and how key files are written and destroyed (design §4).
 
-`R` comes as a systemd credential on a device, and from a file of the vault's own in a simulation. `E`
-lies in a file of its own, so that it can be destroyed without rewriting the database.
+`R` comes as a systemd credential on a device, and from a file of the vault's own in a simulation. It opens
+nothing but the file of the epoch key (`epoch.py`), and leaves memory once that is open.
 """
 
 import os
-import secrets
-import struct
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from appliance.errors import DrempelError
 
@@ -24,12 +19,42 @@ TAG = 16
 """Bytes of an AES-GCM tag."""
 CREDENTIAL = "drempel-root-key"
 """The name of the systemd credential that holds `R`."""
-_EPOCH_FILE = struct.Struct(f"!BI{NONCE}s{KEY + TAG}s")
-_EPOCH_VERSION = 1
+OLD_CREDENTIAL = "drempel-root-key-old"
+"""That of the root key before, for the one start at which `R` is replaced."""
+ROOT_FILE = "root.key"
+"""`R` in a simulation, beside vault.db."""
+OLD_ROOT_FILE = "root-old.key"
+"""The root key before, in a simulation."""
 
 
 class KeyLost(DrempelError, OSError):
     """A key is missing, damaged, or sealed under another root key: no template can be opened."""
+
+
+class EpochKey:
+    """The epoch key `E`, 32 bytes in a buffer of ours, and the number of its epoch (1 and up)."""
+
+    def __init__(self, key: bytearray, epoch: int) -> None:
+        self.key = key
+        self.epoch = epoch
+        # Scheduled once: a change of epoch uses it 100,000 times. OpenSSL cleanses it when it is dropped.
+        self._cipher: AESGCM | None = AESGCM(key)
+
+    @property
+    def cipher(self) -> AESGCM:
+        """AES-256-GCM under this key.
+
+        Raises:
+            KeyLost: the key was forgotten.
+        """
+        if self._cipher is None:
+            raise KeyLost("the epoch's key was destroyed: start the vault anew")
+        return self._cipher
+
+    def forget(self) -> None:
+        """Overwrite the key, and drop its schedule."""
+        wipe(self.key)
+        self._cipher = None
 
 
 def wipe(buffer: bytearray | memoryview) -> None:
@@ -55,14 +80,31 @@ def load_root(state: Path) -> bytearray:
         KeyLost: the credential or the file is not 32 bytes long, or cannot be read.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder) / CREDENTIAL if folder else state / "root.key"
+    path = Path(folder) / CREDENTIAL if folder else state / ROOT_FILE
     if folder is None and not path.exists():
         if (state / "vault.db").exists():
             raise KeyLost(
-                "the root key is gone but its database is not: put root.key back, or move vault.db away "
-                "and enrol everyone anew"
+                "the root key is gone but its database is not: put root.key back, or move vault.db and "
+                "epoch-*.key away and enrol everyone anew"
             )
-        write_durably(path, random_bytes(KEY))
+        fresh = random_bytes(KEY)
+        write_durably(path, fresh)
+        wipe(fresh)
+    return _read_root(path)
+
+
+def load_old_root(state: Path) -> bytearray | None:
+    """The root key before `R`, where one is handed over to replace it; else None.
+
+    Raises:
+        KeyLost: the credential or the file is not 32 bytes long, or cannot be read.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder) / OLD_CREDENTIAL if folder else state / OLD_ROOT_FILE
+    return _read_root(path) if path.exists() else None
+
+
+def _read_root(path: Path) -> bytearray:
     # One byte more than a key, so that a longer file is seen to be one.
     root = bytearray(KEY + 1)
     try:
@@ -75,52 +117,10 @@ def load_root(state: Path) -> bytearray:
         raise KeyLost(
             "the root key is not 32 bytes long: hand over the credential that this device began with"
         )
-    del root[KEY:]
-    return root
-
-
-def device_id(root: bytearray) -> bytes:
-    """16 bytes that name this device in associated data; another root key is another device."""
-    return HKDF(hashes.SHA256(), 16, salt=None, info=b"drempel device id v2").derive(root)
-
-
-class EpochKey:
-    """The epoch key `E`, 32 bytes, and the number of its epoch."""
-
-    def __init__(self, key: bytearray, epoch: int) -> None:
-        self.key = key
-        self.epoch = epoch
-
-    @classmethod
-    def load(cls, path: Path, root: bytearray) -> "EpochKey":
-        """Open the epoch key that lies sealed at `path`.
-
-        Raises:
-            KeyLost: missing, damaged, or sealed under another root key.
-        """
-        try:
-            version, epoch, nonce, sealed = _EPOCH_FILE.unpack(path.read_bytes())
-            if version != _EPOCH_VERSION:
-                raise KeyLost(f"the epoch key has version {version}: it was made by a newer Drempel")
-            key = bytearray(KEY)
-            AESGCM(root).decrypt_into(nonce, sealed, _epoch_data(root, epoch), key)
-        except OSError as error:
-            raise KeyLost(f"the epoch key cannot be read: {error.strerror or error}") from error
-        except (struct.error, InvalidTag) as error:
-            raise KeyLost(
-                "the epoch key does not open under this root key: put back the right epoch.key, or move "
-                "vault.db away and enrol everyone anew"
-            ) from error
-        return cls(key, epoch)
-
-    @classmethod
-    def create(cls, path: Path, root: bytearray, epoch: int) -> "EpochKey":
-        """Make a new epoch key, and write it sealed to `path`, durably."""
-        key = random_bytes(KEY)
-        nonce = secrets.token_bytes(NONCE)
-        sealed = AESGCM(root).encrypt(nonce, key, _epoch_data(root, epoch))
-        write_durably(path, _EPOCH_FILE.pack(_EPOCH_VERSION, epoch, nonce, sealed))
-        return cls(key, epoch)
+    # Copied, so that no buffer that held a key is shortened and given back unwiped.
+    key = bytearray(root[:KEY])
+    wipe(root)
+    return key
 
 
 def write_durably(path: Path, data: bytes | bytearray) -> None:
@@ -139,12 +139,37 @@ def write_durably(path: Path, data: bytes | bytearray) -> None:
     finally:
         os.close(file)
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_folder(path.parent)
+
+
+def destroy_file(path: Path) -> None:
+    """Overwrite a file that holds a key, remove it, and see to it that it stays removed; none is no error.
+
+    Flash and file systems that never write in place keep the old bytes elsewhere: that is the remaining
+    risk of requirement B6, which only a TPM takes away.
+
+    Raises:
+        OSError: it may still be there.
+    """
     try:
-        os.fsync(folder)
+        file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        left = os.fstat(file).st_size
+        while left > 0:
+            left -= os.write(file, bytes(min(left, 4096)))
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
+    path.unlink()
+    sync_folder(path.parent)
 
 
-def _epoch_data(root: bytearray, epoch: int) -> bytes:
-    return b"drempel epoch v2" + device_id(root) + struct.pack("!I", epoch)
+def sync_folder(folder: Path) -> None:
+    """Make durable what was made, renamed or removed in a folder."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

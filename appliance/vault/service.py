@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
@@ -22,15 +23,19 @@ from appliance.packs.manifest import check_acknowledged, load_manifest
 from appliance.process import begin, run_zone, stop_event
 from appliance.settings import Settings
 from appliance.vault.attempt import Decider, verify
-from appliance.vault.claims import Vaulted, pack_identity
+from appliance.vault.claims import Vaulted
 from appliance.vault.commands import Commands
+from appliance.vault.decommission import destroy_keys
 from appliance.vault.enrolment import Windows, capture
-from appliance.vault.ground import Leases
+from appliance.vault.expiry import lapsed
 from appliance.vault.guidance import GuidanceChannel
-from appliance.vault.keys import EpochKey, KeyLost, device_id, load_root, wipe
 from appliance.vault.look import LensLook
-from appliance.vault.store import Store
+from appliance.vault.opening import open_vault
+from appliance.vault.store import StoreError
 
+LOOK_AT_THE_CLOCK = 60
+LOOK_FOR_THE_EXPIRED = 3600
+"""Seconds between two looks."""
 MAX_COMMANDS = 16
 """Connections of admin at a time; more wait in the socket's queue."""
 
@@ -65,21 +70,21 @@ class VaultService:
         if recognition.enabled:
             check_acknowledged(manifest, recognition.acknowledge)
             self._decider = Decider(manifest.mean, manifest.threshold(recognition.fmr, recognition.probes))
-        root = load_root(state)
-        store = Store(state / "vault.db")
-        self._vaulted = Vaulted(
-            store,
-            _epoch_key(settings, store, root),
-            Leases(),
-            device_id(root),
-            pack_identity(manifest),
-            manifest.embedder.dimension,
-        )
-        wipe(root)
+        store, epochs = open_vault(state, recognition.tpm)
+        self._vaulted = Vaulted.of(store, epochs, manifest, settings)
+        self._over = threading.Event()
+        self._look_at_the_clock = Deadline(0)
+        self._look_for_the_expired = Deadline(0)
         self._windows = Windows()
         self._guidance = GuidanceChannel()
         self._commands = Commands(
-            self._vaulted, self._windows, recognition, secrets.token_bytes(HANDLE), journal
+            self._vaulted,
+            self._windows,
+            recognition,
+            secrets.token_bytes(HANDLE),
+            journal,
+            destroy=partial(destroy_keys, state, settings.paths.runtime / "vault", recognition.tpm),
+            end=self._over.set,
         )
         self._command_slots = threading.BoundedSemaphore(MAX_COMMANDS)
 
@@ -100,10 +105,31 @@ class VaultService:
             threads.append(thread)
             thread.start()
         self._journal.note(Event.STARTED)
-        stop.wait()
+        while not stop.is_set() and not self._over.wait(0.25):
+            self._keep_house()
+        stop.set()
         for thread in threads[1:]:
             thread.join(timeout=1.0)
+        if not self._over.is_set():
+            self._vaulted.clock.keep()
         self._journal.note(Event.STOPPED)
+
+    def _keep_house(self) -> None:
+        """From time to time: keep the time, and erase what is over."""
+        if self._look_at_the_clock.passed:
+            self._look_at_the_clock = Deadline(LOOK_AT_THE_CLOCK)
+            self._vaulted.clock.moment()
+        if not self._look_for_the_expired.passed:
+            return
+        self._look_for_the_expired = Deadline(LOOK_FOR_THE_EXPIRED)
+        try:
+            over = lapsed(self._vaulted.store, self._vaulted.clock)
+            if over:
+                self._commands.erase(*over)
+                self._journal.note(Event.EXPIRED, records=len(over))
+        except StoreError as error:
+            # They open nothing all the same; the next look tries again.
+            print(f"drempel vault: expired records are not erased yet: {error}", file=sys.stderr)
 
     def _listen(
         self,
@@ -133,10 +159,14 @@ class VaultService:
         with connection:
             try:
                 request = read_request(connection)
+                if request.verb is Verb.TAMPER:
+                    self._commands.decommission()
+                    write_answer(connection, Answer.NO_MATCH)
+                    return
                 if request.verb is not Verb.ATTEMPT:
                     # Withdrawing at the door needs the durable outbox to admin, and comes with it.
                     raise Malformed("a verb that is not served yet")
-                self._attempt(connection)
+                self._attempt(connection, bytearray(request.claim))
             except Malformed:
                 self._journal.note(Event.HOSTILE_MESSAGE)
             except DrempelError as error:
@@ -146,7 +176,7 @@ class VaultService:
                 self._journal.note(Event.FAILED)
                 print(f"drempel vault: an attempt failed with {type(error).__name__}", file=sys.stderr)
 
-    def _attempt(self, connection: socket.socket) -> None:
+    def _attempt(self, connection: socket.socket, presented: bytearray) -> None:
         recognition = self._settings.recognition
         if self._decider is None:
             # Recognition is off: whatever stands before the lens, nothing looks at it.
@@ -158,15 +188,17 @@ class VaultService:
         matched: bytes | None = None
         with LensLook(self._settings.socket("lens/look"), self._peers.lens, connection, whole) as look:
             if window is not None:
-                capture(look, self._windows, window, self._decider, self._vaulted, say, whole)
+                capture(look, self._windows, window, self._decider, self._vaulted, say, whole, presented)
             else:
-                matched = verify(look, self._vaulted, self._decider, recognition, say, whole)
+                matched = verify(look, self._vaulted, self._decider, recognition, say, whole, presented)
         if matched is None:
             write_answer(connection, Answer.NO_MATCH)
             return
         # An erasure or the end of a ground that came meanwhile wins: it is looked at once more.
         with self._vaulted.leases.while_current(matched) as current:
             write_answer(connection, Answer.MATCH if current else Answer.NO_MATCH)
+        # After the answer: it was charged as a failure, and a crash in between leaves it so.
+        self._vaulted.limits.succeeded(matched)
 
     def _command(self, connection: socket.socket) -> None:
         if not self._command_slots.acquire(timeout=5):
@@ -186,27 +218,6 @@ class VaultService:
                 self._command_slots.release()
 
         threading.Thread(target=serve, name="vault/command", daemon=True).start()
-
-
-def _epoch_key(settings: Settings, store: Store, root: bytearray) -> EpochKey:
-    """The epoch key that the database's epoch asks for; made at the first start.
-
-    Raises:
-        KeyLost: the key does not belong to the database.
-    """
-    path = settings.zone_state("vault") / "epoch.key"
-    epoch = store.epoch()
-    if epoch is None:
-        key = EpochKey.load(path, root) if path.exists() else EpochKey.create(path, root, 1)
-        store.begin_epoch(key.epoch)
-        return key
-    key = EpochKey.load(path, root)
-    if key.epoch != epoch:
-        raise KeyLost(
-            f"vault.db is of epoch {epoch} and its key of epoch {key.epoch}: an old copy was put back; "
-            "put both back from one moment, or move them away and enrol anew"
-        )
-    return key
 
 
 def run(settings: Settings) -> int:

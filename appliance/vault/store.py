@@ -1,32 +1,59 @@
 """`vault.db`: one row per record, and the row is the permission: no row, no match.
 
-A row holds sealed parts and what they are bound to; nothing in it says whose it is.
+A row holds sealed parts and what they are bound to; nothing in it says whose it is. The device halves stand
+in a table of their own, and so do the bodies: a change of epoch rewrites every half, 108 bytes each, and
+must not drag 2 KB of body along.
 """
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.database import DatabaseUnusable, open_database
+from appliance.database import DatabaseUnusable, open_database, what_to_do
 from appliance.errors import DrempelError
+from appliance.vault import clock, limits
 from appliance.vault.protection import VERSION, Sealed
 
-SCHEMA = 1
-_TABLES = """
+SCHEMA = 2
+_RECORDS = """
 CREATE TABLE record (
     handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
     version INTEGER NOT NULL,
-    tier INTEGER NOT NULL,
+    tier INTEGER NOT NULL CHECK (tier BETWEEN 1 AND 3),
     pack BLOB NOT NULL CHECK (length(pack) = 32),
-    half BLOB NOT NULL,
+    lookup BLOB UNIQUE CHECK (length(lookup) = 32),
+    rights BLOB CHECK (length(rights) <= 200),
+    expires_at INTEGER,
+    lapsed_at INTEGER
+) WITHOUT ROWID, STRICT;
+CREATE TABLE half (
+    handle BLOB PRIMARY KEY REFERENCES record ON DELETE CASCADE,
+    half BLOB NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE body (
+    handle BLOB PRIMARY KEY REFERENCES record ON DELETE CASCADE,
     body BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
+CREATE INDEX record_expiring ON record (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE epoch (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), number INTEGER NOT NULL) STRICT;
 """
+_TABLES = _RECORDS + limits.TABLES + clock.TABLES
+"""The guessing limits and the clock write their own tables, in the same file and the same transactions."""
+_UPGRADES = {
+    # Records of version 1 hold an unrotated template, which nobody can convert without the person's secret.
+    # No release ever wrote one. They go, and with them their epoch: `epoch.key` is destroyed at the start.
+    1: "DROP TABLE record; DROP TABLE epoch;" + _TABLES
+}
+_COLUMNS = (
+    "record.handle, tier, pack, half, body, version, lookup, rights, expires_at "
+    "FROM record LEFT JOIN half USING (handle) LEFT JOIN body USING (handle)"
+)
+_SLICE = 2000
+"""Records that are read, or halves that are wrapped anew, at a time; some 5 MB with their bodies."""
 
 
 class StoreError(DrempelError, OSError):
@@ -37,15 +64,28 @@ class HandleTaken(DrempelError, ValueError):
     """There is a record with this handle already."""
 
 
-@dataclass(frozen=True, slots=True)
+class LookupTaken(HandleTaken):
+    """There is a record with this card or number already."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Record:
-    """One row: handle (16 bytes), tier, pack identity (32 bytes), the sealed parts, and their format."""
+    """One row.
+
+    handle: 16 bytes. tier: 1 to 3. pack: the pack's identity, 32 bytes. sealed: its sealed parts; in tier 1
+    the body is empty, since the person has it. version: of their format. lookup: what a card or a number
+    finds it by, 32 bytes. rights: as `appliance.rights` encodes them; None for always. expires_at: seconds
+    since 1970.
+    """
 
     handle: bytes
     tier: int
     pack: bytes
     sealed: Sealed
     version: int = VERSION
+    lookup: bytes | None = None
+    rights: bytes | None = None
+    expires_at: int | None = None
 
 
 class Store:
@@ -58,13 +98,13 @@ class Store:
         """Open the database, or begin it.
 
         Raises:
-            StoreError: damaged, or made by a newer Drempel.
+            StoreError: damaged, made by a newer Drempel, or on a disk that is full or read-only.
         """
-        self._lock = threading.Lock()
+        # Reentrant, so that a transaction may ask this store for what it needs.
+        self._lock = threading.RLock()
         self.records_read = 0
-        # One connection under one lock; every statement commits for itself, but for those of `add_all`.
         try:
-            self._db = open_database(path, SCHEMA, _TABLES)
+            self._db = open_database(path, SCHEMA, _TABLES, _UPGRADES)
         except DatabaseUnusable as error:
             raise StoreError(str(error)) from error
 
@@ -74,22 +114,46 @@ class Store:
         Raises:
             StoreError: the database is damaged or gone.
         """
-        row = self._one("SELECT version, tier, pack, half, body FROM record WHERE handle = ?", (handle,))
-        if row is None:
-            return None
-        self.records_read += 1
-        version, tier, pack, half, body = row
-        return Record(handle, tier, pack, Sealed(half, body), version)
+        return self._record(f"SELECT {_COLUMNS} WHERE record.handle = ?", handle)
+
+    def read_by_lookup(self, lookup: bytes) -> Record | None:
+        """The one record that a card or a number (32 bytes) finds, if there is one.
+
+        Raises:
+            StoreError: the database is damaged or gone.
+        """
+        return self._record(f"SELECT {_COLUMNS} WHERE lookup = ?", lookup)
+
+    def each(self) -> Iterator[list[Record]]:
+        """Every record, in slices and in the order of the handles; for `check` alone.
+
+        Between two slices others may write: a record of then is in a later slice as it is then.
+
+        Raises:
+            StoreError: the database is damaged or gone.
+        """
+        last = b""
+        while True:
+            with self._reading():
+                rows = self._db.execute(
+                    f"SELECT {_COLUMNS} WHERE record.handle > ? ORDER BY record.handle LIMIT ?",
+                    (last, _SLICE),
+                ).fetchall()
+            if not rows:
+                return
+            self.records_read += len(rows)
+            yield [_record(row) for row in rows]
+            last = rows[-1][0]
 
     def exists(self, handle: bytes) -> bool:
         """Whether there is a record with this handle; nothing of it is read."""
-        return self._one("SELECT 1 FROM record WHERE handle = ?", (handle,)) is not None
+        return self._one("SELECT 1 FROM record WHERE handle = ?", handle) is not None
 
     def add(self, record: Record) -> None:
         """Store a new record, durably.
 
         Raises:
-            HandleTaken: there is one with this handle already.
+            HandleTaken: there is one with this handle already; `LookupTaken` where its card or number is.
             StoreError: it could not be stored.
         """
         self.add_all([record])
@@ -98,84 +162,202 @@ class Store:
         """Store new records, durably: all of them, or none.
 
         Raises:
-            HandleTaken: there is one with such a handle already.
+            HandleTaken: there is one with such a handle already; `LookupTaken` where a card or number is.
             StoreError: they could not be stored.
         """
-        rows = (
-            (each.handle, each.version, each.tier, each.pack, each.sealed.half, each.sealed.body)
-            for each in records
-        )
+        # Taken before the lock: whoever makes the records may need this store, and may fail.
+        ready = list(records)
         try:
-            self._write_all(
-                "INSERT INTO record (handle, version, tier, pack, half, body) VALUES (?, ?, ?, ?, ?, ?)", rows
-            )
+            with self.transaction() as db:
+                db.executemany(
+                    "INSERT INTO record (handle, version, tier, pack, lookup, rights, expires_at) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        (
+                            *(each.handle, each.version, each.tier, each.pack),
+                            *(each.lookup, each.rights, each.expires_at),
+                        )
+                        for each in ready
+                    ),
+                )
+                db.executemany(
+                    "INSERT INTO half VALUES (?, ?)", ((each.handle, each.sealed.half) for each in ready)
+                )
+                db.executemany(
+                    "INSERT INTO body VALUES (?, ?)", ((each.handle, each.sealed.body) for each in ready)
+                )
         except sqlite3.IntegrityError as error:
+            if "record.lookup" in str(error):
+                raise LookupTaken("this card or number is somebody's already: take another") from error
             raise HandleTaken("a record with this handle is stored already: choose a new handle") from error
 
-    def erase(self, handle: bytes) -> bool:
-        """Remove a record, also from the write-ahead log; True when there was one.
+    def set_rights(self, handle: bytes, rights: bytes | None) -> bool:
+        """Change when a record may open the door, durably; False where there is none.
 
         Raises:
-            StoreError: it could not be removed, or a reader kept the log from being emptied; try again.
+            StoreError: it could not be stored.
         """
-        removed = self._write("DELETE FROM record WHERE handle = ?", (handle,))
-        row = self._one("PRAGMA wal_checkpoint(TRUNCATE)", ())
-        if row is None or row[0] != 0:
-            raise StoreError("the erased record may still stand in the write-ahead log: erase it again")
-        return removed > 0
+        with self.transaction() as db:
+            return db.execute("UPDATE record SET rights = ? WHERE handle = ?", (rights, handle)).rowcount > 0
 
     def count(self) -> int:
         """How many records there are."""
-        row = self._one("SELECT count(*) FROM record", ())
+        row = self._one("SELECT count(*) FROM record")
         return int(row[0]) if row else 0
+
+    def counts(self) -> dict[int, int]:
+        """How many records there are of tier 1, 2 and 3."""
+        with self._reading():
+            rows = self._db.execute("SELECT tier, count(*) FROM record GROUP BY tier").fetchall()
+        return {1: 0, 2: 0, 3: 0} | {int(tier): int(count) for tier, count in rows}
+
+    def handles_expired(self, now: int) -> list[bytes]:
+        """The records whose `expires_at` lies at or before `now`, seconds since 1970."""
+        with self._reading():
+            rows = self._db.execute("SELECT handle FROM record WHERE expires_at <= ?", (now,)).fetchall()
+        return [bytes(row[0]) for row in rows]
 
     def epoch(self) -> int | None:
         """The number of the epoch whose key opens the device halves; None before the first."""
-        row = self._one("SELECT number FROM epoch", ())
+        row = self._one("SELECT number FROM epoch")
         return int(row[0]) if row else None
 
     def begin_epoch(self, number: int) -> None:
         """Write down the first epoch."""
-        self._write("INSERT INTO epoch (only_row, number) VALUES (1, ?)", (number,))
+        with self.transaction() as db:
+            db.execute("INSERT INTO epoch (only_row, number) VALUES (1, ?)", (number,))
+
+    def change_epoch(
+        self,
+        number: int,
+        remove: Collection[bytes],
+        rewrap: Callable[[Record], bytes],
+        also: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> int:
+        """Remove records, wrap every other half anew and set the epoch: one transaction, the commit.
+
+        Afterwards nothing of what was removed stands in the write-ahead log either.
+
+        Args:
+            number: of the new epoch, one more than the present one.
+            remove: handles.
+            rewrap: the new half of a record, which is given without its body.
+            also: what else has to go in the same transaction.
+
+        Returns:
+            How many records were removed.
+
+        Raises:
+            StoreError: not committed, and nothing changed; or committed, but a reader kept the log from
+                being emptied. `epoch` tells which.
+        """
+        with self._lock:
+            with self.transaction() as db:
+                present = db.execute("SELECT number FROM epoch").fetchone()
+                if present is None or present[0] != number - 1:
+                    raise StoreError("vault.db is of another epoch than its keys: start the vault anew")
+                removed = sum(
+                    db.execute("DELETE FROM record WHERE handle = ?", (handle,)).rowcount for handle in remove
+                )
+                if also is not None:
+                    also(db)
+                _rewrap_all(db, rewrap)
+                db.execute("UPDATE epoch SET number = ?", (number,))
+            self.empty_log()
+            return removed
+
+    def empty_log(self) -> None:
+        """Bring the write-ahead log into the database, and cut it to nothing.
+
+        Raises:
+            StoreError: a reader kept it from being emptied; try again.
+        """
+        row = self._one("PRAGMA wal_checkpoint(TRUNCATE)")
+        if row is None or row[0] != 0:
+            raise StoreError("an erased record may still stand in the write-ahead log: erase it again")
+
+    def integrity(self) -> bool:
+        """Whether SQLite finds the whole file sound; about a second for 100,000 records.
+
+        Raises:
+            StoreError: it cannot be read at all.
+        """
+        with self._reading():
+            said = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+            strays = self._db.execute("PRAGMA foreign_key_check").fetchone()
+        return said == [("ok",)] and strays is None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is durable afterwards, or none.
+
+        Raises:
+            StoreError: it could not be written.
+            sqlite3.IntegrityError: as SQLite says it; the caller knows what it means.
+        """
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    # A full disk may have ended the transaction already.
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+            except sqlite3.IntegrityError:
+                raise
+            except sqlite3.Error as error:
+                raise StoreError(f"vault.db cannot be written: {error}; {what_to_do(error)}") from error
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._db.close()
 
-    def _one(self, statement: str, values: tuple[bytes | int, ...]) -> tuple[Any, ...] | None:
-        with self._lock:
-            try:
-                row: tuple[Any, ...] | None = self._db.execute(statement, values).fetchone()
-            except sqlite3.Error as error:
-                raise StoreError(f"vault.db cannot be read: {error}") from error
+    def _record(self, statement: str, key: bytes) -> Record | None:
+        row = self._one(statement, key)
+        if row is None:
+            return None
+        self.records_read += 1
+        return _record(row)
+
+    def _one(self, statement: str, *values: bytes) -> tuple[Any, ...] | None:
+        with self._reading():
+            row: tuple[Any, ...] | None = self._db.execute(statement, values).fetchone()
         return row
 
-    def _write(self, statement: str, values: tuple[bytes | int, ...]) -> int:
-        with self._lock, _writing():
-            return self._db.execute(statement, values).rowcount
-
-    def _write_all(self, statement: str, rows: Iterable[tuple[bytes | int, ...]]) -> None:
-        # Taken before the lock: whoever makes the rows may need this store, and may fail.
-        ready = list(rows)
-        with self._lock, _writing():
-            self._db.execute("BEGIN IMMEDIATE")
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._lock:
             try:
-                self._db.executemany(statement, ready)
-                self._db.execute("COMMIT")
-            except BaseException:
-                # A full disk may have ended the transaction already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+                yield
+            except sqlite3.Error as error:
+                raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error)}") from error
 
 
-@contextmanager
-def _writing() -> Iterator[None]:
-    """What SQLite says of a write that failed, as an error of ours."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.Error as error:
-        raise StoreError(f"vault.db cannot be written: {error}; free some space and try again") from error
+def _record(row: tuple[Any, ...]) -> Record:
+    handle, tier, pack, half, body, version, lookup, rights, expires_at = row
+    # A part that is missing is one that does not open.
+    return Record(handle, tier, pack, Sealed(half or b"", body or b""), version, lookup, rights, expires_at)
+
+
+def _rewrap_all(db: sqlite3.Connection, rewrap: Callable[[Record], bytes]) -> None:
+    last = b""
+    while True:
+        rows = db.execute(
+            "SELECT handle, tier, pack, half, version FROM half JOIN record USING (handle) "
+            "WHERE handle > ? ORDER BY handle LIMIT ?",
+            (last, _SLICE),
+        ).fetchall()
+        if not rows:
+            return
+        db.executemany(
+            "UPDATE half SET half = ? WHERE handle = ?",
+            (
+                (rewrap(Record(handle, tier, pack, Sealed(half, b""), version)), handle)
+                for handle, tier, pack, half, version in rows
+            ),
+        )
+        last = rows[-1][0]

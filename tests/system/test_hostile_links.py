@@ -39,9 +39,8 @@ from appliance.link.sockets import Deadline, listen
 from appliance.packs.manifest import load_manifest
 from appliance.settings import OsdpReader, Settings
 from appliance.vault.attempt import Decider, verify
-from appliance.vault.claims import Vaulted, pack_identity
-from appliance.vault.ground import Leases
-from appliance.vault.keys import EpochKey
+from appliance.vault.claims import Vaulted
+from appliance.vault.epoch import Epochs
 from appliance.vault.look import LensLook
 from appliance.vault.store import Store
 from tests.system.house import House
@@ -245,12 +244,12 @@ def test_a_hostile_vault_never_moves_the_relay(folder: Path) -> None:
 
 def test_a_hostile_lens_never_makes_a_match(folder: Path) -> None:
     manifest = load_manifest("edge")
-    root = bytearray(32)
     store = Store(folder / "vault.db")
-    key = EpochKey.create(folder / "epoch.key", root, 1)
-    vaulted = Vaulted(store, key, Leases(), bytes(16), pack_identity(manifest), manifest.embedder.dimension)
+    epochs = Epochs.open(folder, bytearray(32), store)
+    site = settings_in(folder)
+    vaulted = Vaulted.of(store, epochs, manifest, site)
     decider = Decider(manifest.mean, manifest.threshold(1e-4, 3))
-    configuration = settings_in(folder).recognition
+    configuration = site.recognition
     lens = HostileListener(folder / "lens.sock")
     door, far = socket.socketpair()
     users = {os.geteuid()}

@@ -4,16 +4,16 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from appliance.packs.manifest import load_manifest
-from appliance.settings import Recognition
+from appliance.settings import OsdpReader, Recognition, Settings
 from appliance.vault.attempt import Decider
-from appliance.vault.claims import Vaulted, pack_identity
+from appliance.vault.claims import Vaulted
 from appliance.vault.comparison import Vector
-from appliance.vault.ground import Leases
-from appliance.vault.keys import EpochKey, device_id
+from appliance.vault.epoch import Epochs
 from appliance.vault.protection import SHARED, seal
 from appliance.vault.store import Record, Store
 from appliance.vault.token import Token
@@ -21,6 +21,7 @@ from appliance.vault.token import Token
 EDGE = load_manifest("edge")
 DIMENSION = EDGE.embedder.dimension
 DECIDER = Decider(EDGE.mean, EDGE.threshold(1e-4, 3))
+READER = OsdpReader(name="outside", device=Path("/dev/null"), key_file=Path("/dev/null"))
 RECOGNITION = Recognition(
     enabled=True,
     controller="Bakkerij De Ooievaar",
@@ -46,14 +47,13 @@ def seen(seed: int, frame: int = 0) -> bytes:
 
 
 @contextmanager
-def vault_in(folder: Path) -> Iterator[Vaulted]:
-    """What opens records, with a store and keys of its own in `folder`."""
+def vault_in(folder: Path, **recognition: Any) -> Iterator[Vaulted]:
+    """What opens records, with a store and keys of its own in `folder`, under these settings."""
     root = bytearray(secrets.token_bytes(32))
     store = Store(folder / "vault.db")
-    epoch_key = EpochKey.create(folder / "epoch.key", root, 1)
-    store.begin_epoch(1)
     try:
-        yield Vaulted(store, epoch_key, Leases(), device_id(root), pack_identity(EDGE), DIMENSION)
+        settings = Settings(recognition=RECOGNITION.model_copy(update=recognition), badge_readers=[READER])
+        yield Vaulted.of(store, Epochs.open(folder, root, store), EDGE, settings)
     finally:
         store.close()
 
@@ -61,8 +61,8 @@ def vault_in(folder: Path) -> Iterator[Vaulted]:
 def enrol(vaulted: Vaulted, template: Vector, *, lease: int = 3600, pack: bytes | None = None) -> Token:
     """A stored record, and the token that opens it."""
     token = Token.create(secrets.token_bytes(16))
-    binding = vaulted.binding(token.handle)
-    sealed = seal(template, EDGE.mean[: len(template)], token.secret, vaulted.epoch_key, binding)
+    binding = vaulted.binding(token.handle, SHARED)
+    sealed = seal(template, EDGE.mean[: len(template)], token.secret, vaulted.epochs.current, binding)
     vaulted.store.add(Record(token.handle, SHARED, pack or vaulted.pack, sealed))
     vaulted.leases.grant(token.handle, lease)
     return token

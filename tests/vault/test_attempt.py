@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from appliance.link.messages import (
 from appliance.link.sockets import Deadline, LinkError, Malformed
 from appliance.vault.attempt import CLOSING_MARGIN, verify
 from appliance.vault.claims import Claimed, Vaulted
+from appliance.vault.credentials import Credential
 from appliance.vault.look import DoorGone, LensGone, LensLook
 from appliance.vault.protection import Opened
 from appliance.vault.token import Token
@@ -123,7 +124,7 @@ def refused(vaulted: Vaulted) -> dict[str, tuple[Script, bool]]:
     stranger = enrol(vaulted, face(1))
     no_ground = enrol(vaulted, face(1), lease=0)
     erased = enrol(vaulted, face(1))
-    vaulted.store.erase(erased.handle)
+    vaulted.erase(erased.handle)
     other_pack = enrol(vaulted, face(1), pack=b"p" * 32)
     nonsense = enrol(vaulted, face(1))
     slow = enrol(vaulted, face(1))
@@ -226,8 +227,8 @@ class Remembering(Vaulted):
 
     opened: list[Opened] = []  # noqa: RUF012 - a test's own list, cleared by it
 
-    def open(self, token: Token) -> Claimed | None:
-        claimed = super().open(token)
+    def open(self, claim: Token | Credential) -> Claimed | None:
+        claimed = super().open(claim)
         if claimed is not None:
             assert claimed.record._template.any()
             self.opened.append(claimed.record)
@@ -242,9 +243,8 @@ def test_the_template_is_overwritten_after_the_comparison_however_it_ends(
 ) -> None:
     token = enrol(vaulted, face(1))
     Remembering.opened.clear()
-    remembering = Remembering(
-        vaulted.store, vaulted.epoch_key, vaulted.leases, vaulted.device, vaulted.pack, vaulted.dimension
-    )
+    parts = {each.name: getattr(vaulted, each.name) for each in fields(Vaulted)}
+    remembering = Remembering(**parts)
     attempt(short_folder, remembering, looking(token.encode(), *faces), me=me)
     (record,) = Remembering.opened
     assert not record._template.any()

@@ -54,7 +54,7 @@ def test_an_unknown_claim_opens_nothing_and_reads_nothing(vaulted: Vaulted) -> N
 
 def test_an_erased_claim_opens_nothing(vaulted: Vaulted) -> None:
     token = enrol(vaulted, face(1))
-    vaulted.store.erase(token.handle)
+    vaulted.erase(token.handle)
     assert vaulted.open(token) is None
     assert vaulted.store.records_read == 0
 
@@ -82,8 +82,12 @@ def test_a_row_that_is_said_to_be_of_this_pack_opens_nothing_either(vaulted: Vau
 def test_rows_that_were_swapped_in_the_database_open_nothing(vaulted: Vaulted, tmp_path: Path) -> None:
     one, other = enrol(vaulted, face(1)), enrol(vaulted, face(2))
     db = sqlite3.connect(tmp_path / "vault.db")
-    (half, body) = db.execute("SELECT half, body FROM record WHERE handle = ?", (one.handle,)).fetchone()
-    db.execute("UPDATE record SET half = ?, body = ? WHERE handle = ?", (half, body, other.handle))
+    for take, put in (
+        ("SELECT half FROM half WHERE handle = ?", "UPDATE half SET half = ? WHERE handle = ?"),
+        ("SELECT body FROM body WHERE handle = ?", "UPDATE body SET body = ? WHERE handle = ?"),
+    ):
+        (sealed,) = db.execute(take, (one.handle,)).fetchone()
+        db.execute(put, (sealed, other.handle))
     db.commit()
     db.close()
     assert vaulted.open(Token(other.handle, bytearray(one.secret))) is None

@@ -10,7 +10,7 @@ from appliance.link.messages import ClaimKind
 from appliance.vault.credentials import CARD, NUMBER, NotACredential, brake, of_card, of_number, parse
 
 INDEX_KEY = bytearray(range(32))
-HANDLE = bytes(range(16))
+SALT = bytes(range(16))
 DIGITS = st.text("0123456789", min_size=1, max_size=10)
 PINS = st.text("0123456789", min_size=4, max_size=12)
 
@@ -23,7 +23,7 @@ def test_a_card_is_its_own_secret_and_crosses_whole(bits: int, data: st.DataObje
     assert len(wire) <= MAX_CLAIM
     credential = parse(wire, INDEX_KEY)
     assert credential.kind is ClaimKind.CARD
-    assert int.from_bytes(credential.secret(HANDLE)) == value
+    assert int.from_bytes(credential.secret()) == value
     assert not any(wire), "what door sent is overwritten"
     kept = credential.value
     credential.forget()
@@ -107,9 +107,9 @@ def test_the_brake_is_argon2id_with_the_stated_parameters() -> None:
     Its pepper was derived by hand: HMAC-SHA256 twice, as RFC 5869 says.
     """
     pin, other = bytearray(b"4711"), bytearray(b"4712")
-    slowed = brake(pin, HANDLE, INDEX_KEY)
+    slowed = brake(pin, SALT, INDEX_KEY)
     assert slowed.hex() == "fbecb42daed9c215178d665fdc44cf97a2b80a696810cba3930d7e2573539df8"
-    assert slowed == brake(pin, HANDLE, INDEX_KEY)
-    assert slowed != brake(other, HANDLE, INDEX_KEY)
+    assert slowed == brake(pin, SALT, INDEX_KEY)
+    assert slowed != brake(other, SALT, INDEX_KEY)
     assert slowed != brake(pin, bytes(16), INDEX_KEY)
-    assert slowed != brake(pin, HANDLE, bytearray(32))
+    assert slowed != brake(pin, SALT, bytearray(32))

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from appliance.vault.keys import CREDENTIAL, EpochKey, KeyLost, device_id, load_root, wipe, write_durably
+from appliance.vault.keys import (
+    CREDENTIAL,
+    OLD_CREDENTIAL,
+    KeyLost,
+    destroy_file,
+    load_old_root,
+    load_root,
+    wipe,
+    write_durably,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +39,11 @@ def test_two_devices_have_two_keys(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     one, other = load_root(tmp_path / "a"), load_root(tmp_path / "b")
     assert one != other
-    assert device_id(one) != device_id(other)
-    assert bytes(one) not in device_id(one) + device_id(other)
 
 
 def test_a_new_root_key_is_never_made_beside_an_old_database(tmp_path: Path) -> None:
     (tmp_path / "vault.db").touch()
-    with pytest.raises(KeyLost, match=r"put root\.key back, or move vault\.db away"):
+    with pytest.raises(KeyLost, match=r"put root\.key back, or move vault\.db and"):
         load_root(tmp_path)
     assert not (tmp_path / "root.key").exists()
 
@@ -64,47 +71,34 @@ def test_a_credential_of_systemd_is_the_root_key_and_no_file_is_made(
     assert not (tmp_path / "root.key").exists()
 
 
-def test_the_epoch_key_opens_again_under_its_root(tmp_path: Path) -> None:
-    root = load_root(tmp_path)
-    path = tmp_path / "epoch.key"
-    made = EpochKey.create(path, root, 7)
-    opened = EpochKey.load(path, root)
-    assert (opened.key, opened.epoch) == (made.key, 7)
-    assert bytes(made.key) not in path.read_bytes()
-    assert path.stat().st_mode & 0o777 == 0o600
+def test_a_file_that_is_destroyed_is_overwritten_first(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"secret" * 2000)
+    (tmp_path / "link").hardlink_to(path)
+    destroy_file(path)
+    assert not path.exists()
+    assert (tmp_path / "link").read_bytes() == bytes(12_000)
+    destroy_file(path)
 
 
-def test_the_epoch_key_does_not_open_under_another_root(tmp_path: Path) -> None:
-    path = tmp_path / "epoch.key"
-    EpochKey.create(path, load_root(tmp_path), 1)
-    with pytest.raises(KeyLost, match="does not open under this root key"):
-        EpochKey.load(path, bytearray(secrets.token_bytes(32)))
+def test_no_link_leads_the_destruction_to_another_file(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"kept")
+    (tmp_path / "key").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic links"):
+        destroy_file(tmp_path / "key")
+    assert (tmp_path / "other").read_bytes() == b"kept"
 
 
-def test_every_flipped_bit_of_the_epoch_key_is_refused(tmp_path: Path) -> None:
-    root = load_root(tmp_path)
-    path = tmp_path / "epoch.key"
-    EpochKey.create(path, root, 1)
-    sound = path.read_bytes()
-    for bit in range(8 * len(sound)):
-        damaged = bytearray(sound)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        with pytest.raises(KeyLost):
-            EpochKey.load(path, root)
-
-
-@pytest.mark.parametrize("data", [b"", b"\x01", bytes(64), bytes(66)])
-def test_a_torn_epoch_key_is_refused(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "epoch.key"
-    path.write_bytes(data)
-    with pytest.raises(KeyLost):
-        EpochKey.load(path, bytearray(32))
-
-
-def test_a_missing_epoch_key_is_said(tmp_path: Path) -> None:
-    with pytest.raises(KeyLost, match="cannot be read"):
-        EpochKey.load(tmp_path / "epoch.key", bytearray(32))
+def test_an_old_root_key_is_read_only_where_one_is_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_old_root(tmp_path) is None
+    (tmp_path / "root-old.key").write_bytes(b"o" * 32)
+    assert load_old_root(tmp_path) == bytearray(b"o" * 32)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load_old_root(tmp_path) is None
+    (tmp_path / OLD_CREDENTIAL).write_bytes(b"p" * 32)
+    assert load_old_root(tmp_path) == bytearray(b"p" * 32)
 
 
 def test_a_durable_write_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -540,7 +540,7 @@ def test_a_vault_whose_parts_do_not_belong_together_does_not_start(short_folder:
     if damage == "root gone":
         (state / "root.key").unlink()
     elif damage == "epoch gone":
-        (state / "epoch.key").unlink()
+        (state / "epoch-1.key").unlink()
     elif damage == "other root":
         (state / "root.key").write_bytes(secrets.token_bytes(32))
     elif damage == "old epoch":

@@ -17,9 +17,10 @@ from appliance.link.messages import (
 )
 from appliance.packs.fetch import Progress
 from appliance.packs.manifest import Manifest
-from appliance.vault.claims import Vaulted, pack_identity
-from appliance.vault.ground import Leases
-from appliance.vault.keys import EpochKey, device_id, random_bytes, wipe
+from appliance.settings import Settings
+from appliance.vault.claims import Vaulted
+from appliance.vault.epoch import Epochs
+from appliance.vault.keys import random_bytes, wipe
 from appliance.vault.protection import SHARED, seal
 from appliance.vault.store import Record, Store
 from appliance.vault.token import Token
@@ -47,11 +48,9 @@ def enrolled(count: int, manifest: Manifest, folder: Path, progress: Progress) -
     root = random_bytes(32)
     store = Store(folder / "vault.db")
     try:
-        epoch_key = EpochKey.create(folder / "epoch.key", root, 1)
-        store.begin_epoch(1)
-        dimension, mean = manifest.embedder.dimension, manifest.mean
-        vaulted = Vaulted(store, epoch_key, Leases(), device_id(root), pack_identity(manifest), dimension)
+        epochs = Epochs.open(folder, root, store)
         wipe(root)
+        vaulted = Vaulted.of(store, epochs, manifest, Settings())
         codes: list[bytes] = []
         # In the order of the keys, so that no page of the tree is written twice.
         handles = sorted(secrets.token_bytes(HANDLE) for _ in range(count))
@@ -62,8 +61,9 @@ def enrolled(count: int, manifest: Manifest, folder: Path, progress: Progress) -
             for handle in handles[start : start + _BATCH]:
                 token = Token.create(handle)
                 codes.append(bytes(token.encode()))
-                template = _anybody(dimension)
-                sealed = seal(template, mean, token.secret, epoch_key, vaulted.binding(handle))
+                template = _anybody(manifest.embedder.dimension)
+                binding = vaulted.binding(handle, SHARED)
+                sealed = seal(template, vaulted.mean, token.secret, epochs.current, binding)
                 records.append(Record(handle, SHARED, vaulted.pack, sealed))
                 vaulted.leases.grant(handle, MAX_LEASE)
             store.add_all(records)

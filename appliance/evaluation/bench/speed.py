@@ -330,7 +330,7 @@ def measure_enrolled(
 
         def compare_with(vault: Enrolled) -> Callable[[int], None]:
             def compare(_: int) -> None:
-                embedding = rng.standard_normal(vault.vaulted.dimension).astype(np.float32)
+                embedding = rng.standard_normal(len(vault.vaulted.mean)).astype(np.float32)
                 code = claim(vault)
                 started = time.perf_counter_ns()
                 door.compare(vault, code, embedding)

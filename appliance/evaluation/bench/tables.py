@@ -16,6 +16,8 @@ def show(figures: dict[str, Any]) -> None:
     console = Console()
     if "idle" in figures:
         _show_idle(console, figures)
+    elif "erase" in figures:
+        _show_erasure(console, figures["erase"])
     else:
         _show_steps(console, figures)
         if figures["peers"]:
@@ -102,3 +104,22 @@ def _show_idle(console: Console, figures: dict[str, Any]) -> None:
     console.print(f"camera handles: {figures['idle']['camera_handles']}")
     for name, met in figures["met"].items():
         console.print(f"{name.replace('_', ' ')} as asked: {_YES_OR_NO[met]}")
+
+
+def _show_erasure(console: Console, figures: dict[str, Any]) -> None:
+    table = _table(f"One record among {figures['count']:,}", "", "median", "5 %", "95 %", "n")
+    for name, key, digits in (
+        ("open, ms", "open_ms", 3),
+        ("erase, s", "erase_s", 2),
+        ("erase, s of one core", "erase_cpu_s", 2),
+    ):
+        spread = figures[key]
+        cells = [f"{spread[each]:.{digits}f}" for each in ("median", "p5", "p95")]
+        table.add_row(name, *cells, str(spread["n"]))
+    console.print(table)
+    console.print(
+        f"an erasure: {figures['written_mb']:g} MB written to the disk ({figures['handed_over_mb']:g} MB handed "
+        f"to the kernel), of a database of {figures['database_mb']:g} MB"
+    )
+    console.print(f"check of all: {figures['check_s']:g} s, sound: {_YES_OR_NO[figures['sound']]}")
+    console.print(f"erased within {figures['target_s']:g} s: {_YES_OR_NO[figures['met']]}")

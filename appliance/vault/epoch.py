@@ -1,0 +1,308 @@
+"""The epoch key and its file: what erasing destroys (design §4).
+
+`epoch-N.key` holds `E_N ‖ device id ‖ index key`, sealed by AES-256-GCM. The key that seals it is
+
+    HKDF-SHA256(W ‖ T, info = "drempel epoch file v2"),  W = HKDF-SHA256(R, info = "drempel epoch seal v2")
+
+where `T` is the secret of that epoch in the TPM, and empty where there is none. The associated data say the
+format, whether `T` is in it, and the epoch. `W` stays in memory, so that the next epoch can be sealed; `R`
+need not.
+
+The device id and the index key are random, made at first boot, and carried from epoch to epoch: they
+survive a new `R`, and neither opens anything.
+
+The database's epoch number decides, since it changes in the transaction that erases. Of number `n`:
+`epoch-n.key` must open; a later file was never committed, or shows that the database is an old copy; an
+earlier one belongs to an erasure that was not finished.
+"""
+
+import re
+import secrets
+import struct
+import threading
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from appliance.vault.keys import (
+    KEY,
+    NONCE,
+    TAG,
+    EpochKey,
+    KeyLost,
+    destroy_file,
+    random_bytes,
+    wipe,
+    write_durably,
+)
+from appliance.vault.store import Store
+from appliance.vault.tpm import Binder
+
+DEVICE = 16
+"""Bytes of a device's id."""
+_VERSION = 2
+_CONTENT = KEY + DEVICE + KEY
+_FILE = struct.Struct(f"!BBI{NONCE}s{_CONTENT + TAG}s")  # version, bound to a TPM, epoch, nonce, sealed
+_NAME = re.compile(r"epoch-([1-9][0-9]{0,8})\.key(\.new)?")
+_FIRST_SCHEMA = "epoch.key"
+"""The file of records of schema 1, which are gone."""
+_ANEW = "move vault.db and epoch-*.key away and enrol everyone anew"
+
+
+class Epochs:
+    """The epoch in force: its key, and what is carried from one to the next.
+
+    Whoever reads a record and opens it holds `lock` over both, or the epoch may change in between.
+    """
+
+    def __init__(
+        self, folder: Path, wrapping: bytearray, content: bytearray, epoch: int, binder: Binder | None
+    ) -> None:
+        """See `open`. The buffers become this object's own."""
+        self.lock = threading.RLock()
+        self.folder = folder
+        self.stale = False
+        self.device = bytes(content[KEY : KEY + DEVICE])
+        self.index_key = content[KEY + DEVICE :]
+        self.current = EpochKey(content[:KEY], epoch)
+        self._wrapping = wrapping
+        self._binder = binder
+        self._next: EpochKey | None = None
+        self._unfinished = True
+        wipe(content)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        root: bytearray,
+        store: Store,
+        binder: Binder | None = None,
+        old: tuple[bytearray, Binder | None] | None = None,
+    ) -> "Epochs":
+        """The epoch of this database; begun where there is none, finished where a change was cut short.
+
+        `stale` is set where its file is sealed under the old root key, or without the TPM that is there
+        now: `erasing.settle` then begins a new epoch, since a copy of that file would still open this one.
+
+        Args:
+            folder: where vault.db and its keys lie.
+            root: `R`.
+            store: the database.
+            binder: the TPM, where one is used.
+            old: the root key before, and the TPM as it was used with it.
+
+        Raises:
+            KeyLost: the key of this database's epoch is not there or does not open; nothing was destroyed.
+            StoreError, OSError: it could not be read or written.
+        """
+        wrapping = _wrapping_key(root)
+        try:
+            known = store.epoch()
+            files = _files(folder)
+            if known is not None:
+                epoch = known
+                _check_there(epoch, files)
+            else:
+                # A database that was begun anew takes over the device's id with the newest of its keys.
+                epoch = max(files) if files else _begin(folder, wrapping, binder)
+            try:
+                content, bound = _open_file(folder, epoch, wrapping, binder)
+                stale = binder is not None and not bound
+            except KeyLost:
+                if old is None:
+                    raise
+                old_wrapping = _wrapping_key(old[0])
+                content, _ = _open_file(folder, epoch, old_wrapping, old[1])
+                wipe(old_wrapping)
+                stale = True
+            epochs = cls(folder, wrapping, content, epoch, binder)
+        except BaseException:
+            wipe(wrapping)
+            raise
+        epochs.stale = stale
+        if known is None:
+            store.begin_epoch(epoch)
+        epochs.resolve(store)
+        destroy_file(folder / _FIRST_SCHEMA)
+        return epochs
+
+    def begin(self) -> EpochKey:
+        """The key of the next epoch, its file durable; not in force before `resolve` finds it committed.
+
+        Raises:
+            KeyLost, OSError: it could not be written; the epoch in force stays so.
+        """
+        number = self.current.epoch + 1
+        self._unfinished = True
+        key = random_bytes(KEY)
+        self._next = EpochKey(key, number)
+        content = key + self.device + self.index_key
+        try:
+            _seal_file(self.folder, number, self._wrapping, content, self._binder)
+        finally:
+            wipe(content)
+        return self._next
+
+    def resolve(self, store: Store) -> None:
+        """Take the epoch that the database names into force, and destroy every other one.
+
+        Raises:
+            KeyLost: the database is of an epoch whose key this process does not hold.
+            StoreError, OSError: it could not be read, or a key may still be there; call this again.
+        """
+        with self.lock:
+            number = store.epoch()
+            if self._next is not None:
+                before, after = self.current, self._next
+                if number == after.epoch:
+                    self.current, self.stale = after, False
+                    before.forget()
+                else:
+                    after.forget()
+                self._next = None
+            if number != self.current.epoch:
+                raise KeyLost("vault.db was replaced under the running vault: start the vault anew")
+            if self._unfinished:
+                self._destroy_others()
+                self._unfinished = False
+
+    def forget(self) -> None:
+        """Overwrite every key in memory; nothing opens any more."""
+        with self.lock:
+            for key in (self.current, self._next):
+                if key is not None:
+                    key.forget()
+            wipe(self.index_key)
+            wipe(self._wrapping)
+            if self._binder is not None:
+                self._binder.forget()
+
+    def _destroy_others(self) -> None:
+        for path in sorted(self.folder.iterdir()):
+            named = _NAME.fullmatch(path.name)
+            if named and (int(named[1]) != self.current.epoch or named[2]):
+                destroy_file(path)
+        if self._binder is not None:
+            # The epochs before and after share the other of the two places.
+            self._binder.destroy(self.current.epoch + 1)
+
+
+def epoch_path(folder: Path, epoch: int) -> Path:
+    """Where the key of an epoch lies."""
+    return folder / f"epoch-{epoch}.key"
+
+
+def key_files(folder: Path) -> list[Path]:
+    """Every file that holds or held the key of an epoch, half-written ones included."""
+    names = [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)]
+    return names + [folder / name for name in (_FIRST_SCHEMA, _FIRST_SCHEMA + ".new")]
+
+
+def _files(folder: Path) -> set[int]:
+    named = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return {int(each[1]) for each in named if each and not each[2]}
+
+
+def _check_there(epoch: int, files: set[int]) -> None:
+    """Refuse a database that is not of the epoch that its keys are of.
+
+    Raises:
+        KeyLost: an old copy of one of them was put back, or the key is gone.
+    """
+    later = {each for each in files if each > epoch}
+    if later and (epoch not in files or max(later) > epoch + 1):
+        raise KeyLost(
+            f"an old copy of vault.db was put back: it is of epoch {epoch} and its key of epoch "
+            f"{max(later)}, so that nobody who was erased since comes back; put the newest vault.db back, "
+            f"or {_ANEW}"
+        )
+    if epoch not in files:
+        found = f"only that of epoch {max(files)}" if files else "no key at all"
+        raise KeyLost(
+            f"the key of vault.db, epoch-{epoch}.key, is gone, and there is {found}: put it back, or {_ANEW}"
+        )
+
+
+def _begin(folder: Path, wrapping: bytearray, binder: Binder | None) -> int:
+    content = random_bytes(_CONTENT)
+    try:
+        _seal_file(folder, 1, wrapping, content, binder)
+    finally:
+        wipe(content)
+    return 1
+
+
+def _seal_file(
+    folder: Path, epoch: int, wrapping: bytearray, content: bytearray, binder: Binder | None
+) -> None:
+    secret = bytearray() if binder is None else binder.begin(epoch)
+    key = _file_key(wrapping, secret)
+    bound = int(binder is not None)
+    try:
+        nonce = secrets.token_bytes(NONCE)
+        sealed = AESGCM(key).encrypt(nonce, content, _data(bound, epoch))
+    finally:
+        wipe(key)
+        wipe(secret)
+    write_durably(epoch_path(folder, epoch), _FILE.pack(_VERSION, bound, epoch, nonce, sealed))
+
+
+def _open_file(
+    folder: Path, epoch: int, wrapping: bytearray, binder: Binder | None
+) -> tuple[bytearray, bool]:
+    """The content of an epoch's file, and whether it is bound to a TPM.
+
+    Raises:
+        KeyLost: missing, damaged, of another epoch or root key, or bound to a TPM that does not open it.
+    """
+    path = epoch_path(folder, epoch)
+    secret = bytearray()
+    key = bytearray()
+    content = bytearray(_CONTENT)
+    try:
+        version, bound, number, nonce, sealed = _FILE.unpack(path.read_bytes())
+        if version != _VERSION:
+            raise KeyLost(f"{path.name} has version {version}: it was made by another Drempel")
+        if bound and binder is None:
+            raise KeyLost(f'{path.name} is bound to a TPM: name it again, [recognition] tpm = "..."')
+        if bound and binder is not None:
+            secret = binder.secret(epoch)
+        key = _file_key(wrapping, secret)
+        if number != epoch:
+            raise KeyLost(f"{path.name} is the key of epoch {number}: put the right file back, or {_ANEW}")
+        AESGCM(key).decrypt_into(nonce, sealed, _data(bound, epoch), content)
+    except KeyLost:
+        raise
+    except OSError as error:
+        raise KeyLost(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except (struct.error, InvalidTag) as error:
+        raise KeyLost(
+            f"{path.name} does not open under this root key{' and TPM' if secret else ''}: hand over the "
+            f"right ones, or put the right file back, or {_ANEW}"
+        ) from error
+    finally:
+        wipe(secret)
+        wipe(key)
+    return content, bool(bound)
+
+
+def _data(bound: int, epoch: int) -> bytes:
+    return b"drempel epoch v2" + struct.pack("!BBI", _VERSION, bound, epoch)
+
+
+def _wrapping_key(root: bytearray) -> bytearray:
+    key = bytearray(KEY)
+    HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel epoch seal v2").derive_into(root, key)
+    return key
+
+
+def _file_key(wrapping: bytearray, secret: bytearray) -> bytearray:
+    key = bytearray(KEY)
+    both = wrapping + secret
+    HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel epoch file v2").derive_into(both, key)
+    wipe(both)
+    return key

@@ -1,0 +1,43 @@
+"""The start of the vault's store and keys, in the one order that is safe."""
+
+from pathlib import Path
+
+from appliance.vault.decommission import refuse_if_decommissioned
+from appliance.vault.epoch import Epochs
+from appliance.vault.erasing import settle
+from appliance.vault.keys import load_old_root, load_root, wipe
+from appliance.vault.store import Store
+from appliance.vault.tpm import Binder
+
+
+def open_vault(folder: Path, tcti: str = "") -> tuple[Store, Epochs]:
+    """The store and the epoch of the vault in a folder, begun where there are none.
+
+    The root keys leave memory here. Whatever an earlier process left unfinished is finished.
+
+    Args:
+        folder: where vault.db and its keys lie.
+        tcti: the TPM, as `Binder` takes it; empty for none.
+
+    Raises:
+        Decommissioned, KeyLost, StoreError, OSError: this vault opens nothing; badges go on.
+    """
+    refuse_if_decommissioned(folder, tcti)
+    root, old = load_root(folder), load_old_root(folder)
+    binder = Binder(tcti, root) if tcti else None
+    old_binder = Binder(tcti, old) if tcti and old else None
+    try:
+        store = Store(folder / "vault.db")
+        try:
+            epochs = Epochs.open(folder, root, store, binder, (old, old_binder) if old else None)
+            settle(epochs, store)
+        except BaseException:
+            store.close()
+            raise
+    finally:
+        wipe(root)
+        if old:
+            wipe(old)
+        if old_binder:
+            old_binder.forget()
+    return store, epochs
