@@ -32,7 +32,7 @@ def keys_in(folder: Path) -> list[str]:
 
 
 def change(store: Store, number: int) -> None:
-    store.change_epoch(number, (), lambda record: record.sealed.half)
+    store.change_epoch(number, (), lambda each: each.half)
 
 
 def test_the_first_epoch_is_begun_once_and_opens_again(tmp_path: Path, store: Store) -> None:
