@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from appliance.vault.epoch import Epochs
-from appliance.vault.keys import OLD_ROOT_FILE, EpochKey, destroy_file
+from appliance.vault.keys import OLD_ROOT_FILE, EpochKey, KeyLost, destroy_file
 from appliance.vault.protection import Binding, NotAuthentic, rewrap
 from appliance.vault.store import Half, Store, StoreError
 
@@ -112,6 +112,8 @@ def _as_store_errors() -> Iterator[None]:
         yield
     except StoreError:
         raise
+    except KeyLost as error:
+        raise StoreError(str(error)) from error
     except OSError as error:
         raise StoreError(
             f"the epoch's key cannot be changed: {error.strerror or error}; free some space, or make the "

@@ -322,7 +322,7 @@ def test_a_lens_in_trouble_ends_the_attempt(
         b"\x30\x00\x00",
         b"\x01\x00\x00",
         b"\x12\x00\x00",
-        b"\x12\x00\x41" + bytes(0x41),
+        b"\x12\x01\x91" + bytes(0x191),
         b"\x14\x00\x01\xff",
         b"\xff" * 100,
     ],
