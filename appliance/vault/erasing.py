@@ -97,8 +97,8 @@ def _change(
 
 def _rewrapping(device: bytes, old: EpochKey, new: EpochKey) -> Callable[[Half], bytes]:
     def anew(each: Half) -> bytes:
-        binding = Binding(each.handle, device, each.pack, each.tier, each.version)
         try:
+            binding = Binding(each.handle, device, each.pack, each.tier, each.version)
             return rewrap(each.half, binding, old, new)
         except NotAuthentic:
             return each.half

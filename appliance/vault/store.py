@@ -293,8 +293,13 @@ class Store:
             StoreError: it cannot be read at all.
         """
         with self._reading():
-            said = self._db.execute("PRAGMA integrity_check(1)").fetchall()
-            strays = self._db.execute("PRAGMA foreign_key_check").fetchone()
+            try:
+                said = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+                strays = self._db.execute("PRAGMA foreign_key_check").fetchone()
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
+                    raise
+                return False
         return said == [("ok",)] and strays is None
 
     @contextmanager
