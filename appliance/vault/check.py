@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from appliance.vault.epoch import Epochs
-from appliance.vault.protection import Binding, authenticates
-from appliance.vault.store import Store
+from appliance.vault.protection import Binding, NotAuthentic, authenticates
+from appliance.vault.store import Record, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,13 @@ def check(store: Store, epochs: Epochs) -> Checked:
                 break
             for record in records:
                 tiers[record.tier] += 1
-                binding = Binding(record.handle, epochs.device, record.pack, record.tier, record.version)
-                unreadable += not authenticates(record.sealed, epochs.current, binding)
+                unreadable += not _whole(record, epochs)
     return Checked(tiers, unreadable, epochs.current.epoch, store.integrity())
+
+
+def _whole(record: Record, epochs: Epochs) -> bool:
+    try:
+        binding = Binding(record.handle, epochs.device, record.pack, record.tier, record.version)
+    except NotAuthentic:
+        return False
+    return authenticates(record.sealed, epochs.current, binding)

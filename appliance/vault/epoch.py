@@ -116,8 +116,10 @@ class Epochs:
                 if old is None:
                     raise
                 old_wrapping = _wrapping_key(old[0])
-                content, _ = _open_file(folder, epoch, old_wrapping, old[1])
-                wipe(old_wrapping)
+                try:
+                    content, _ = _open_file(folder, epoch, old_wrapping, old[1])
+                finally:
+                    wipe(old_wrapping)
                 stale = True
             epochs = cls(folder, wrapping, content, epoch, binder)
         except BaseException:
@@ -134,8 +136,10 @@ class Epochs:
         """The key of the next epoch, its file durable; not in force before `resolve` finds it committed.
 
         Raises:
-            KeyLost, OSError: it could not be written; the epoch in force stays so.
+            KeyLost, OSError: it could not be written, or the keys were forgotten; the present epoch stays.
         """
+        # After `forget` the wrapping key is zeros, which must never seal anything.
+        _ = self.current.key
         number = self.current.epoch + 1
         self._unfinished = True
         key = random_bytes(KEY)

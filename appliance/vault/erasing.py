@@ -18,9 +18,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from appliance.vault.epoch import Epochs
-from appliance.vault.keys import OLD_ROOT_FILE, EpochKey, destroy_file
+from appliance.vault.keys import OLD_ROOT_FILE, EpochKey, KeyLost, destroy_file
 from appliance.vault.protection import Binding, NotAuthentic, rewrap
-from appliance.vault.store import Record, Store, StoreError
+from appliance.vault.store import Half, Store, StoreError
 
 
 def erase(
@@ -95,13 +95,13 @@ def _change(
         epochs.resolve(store)
 
 
-def _rewrapping(device: bytes, old: EpochKey, new: EpochKey) -> Callable[[Record], bytes]:
-    def anew(record: Record) -> bytes:
-        binding = Binding(record.handle, device, record.pack, record.tier, record.version)
+def _rewrapping(device: bytes, old: EpochKey, new: EpochKey) -> Callable[[Half], bytes]:
+    def anew(each: Half) -> bytes:
         try:
-            return rewrap(record.sealed.half, binding, old, new)
+            binding = Binding(each.handle, device, each.pack, each.tier, each.version)
+            return rewrap(each.half, binding, old, new)
         except NotAuthentic:
-            return record.sealed.half
+            return each.half
 
     return anew
 
@@ -112,6 +112,8 @@ def _as_store_errors() -> Iterator[None]:
         yield
     except StoreError:
         raise
+    except KeyLost as error:
+        raise StoreError(str(error)) from error
     except OSError as error:
         raise StoreError(
             f"the epoch's key cannot be changed: {error.strerror or error}; free some space, or make the "

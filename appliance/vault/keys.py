@@ -35,10 +35,22 @@ class EpochKey:
     """The epoch key `E`, 32 bytes in a buffer of ours, and the number of its epoch (1 and up)."""
 
     def __init__(self, key: bytearray, epoch: int) -> None:
-        self.key = key
+        """The buffer becomes this object's own."""
         self.epoch = epoch
+        self._key: bytearray | None = key
         # Scheduled once: a change of epoch uses it 100,000 times. OpenSSL cleanses it when it is dropped.
-        self._cipher: AESGCM | None = AESGCM(key)
+        self._cipher = AESGCM(key)
+
+    @property
+    def key(self) -> bytearray:
+        """The key itself, not a copy.
+
+        Raises:
+            KeyLost: it was forgotten; a key of zeros must never seal anything.
+        """
+        if self._key is None:
+            raise KeyLost("the epoch's key was destroyed: start the vault anew")
+        return self._key
 
     @property
     def cipher(self) -> AESGCM:
@@ -47,14 +59,16 @@ class EpochKey:
         Raises:
             KeyLost: the key was forgotten.
         """
-        if self._cipher is None:
+        if self._key is None:
             raise KeyLost("the epoch's key was destroyed: start the vault anew")
         return self._cipher
 
     def forget(self) -> None:
-        """Overwrite the key, and drop its schedule."""
-        wipe(self.key)
-        self._cipher = None
+        """Overwrite the key, and drop its schedule; done twice it is no error."""
+        if self._key is not None:
+            wipe(self._key)
+            self._key = None
+            del self._cipher
 
 
 def wipe(buffer: bytearray | memoryview) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from appliance.database import DatabaseUnusable, open_database, what_to_do
 from appliance.errors import DrempelError
@@ -86,6 +86,16 @@ class Record:
     lookup: bytes | None = None
     rights: bytes | None = None
     expires_at: int | None = None
+
+
+class Half(NamedTuple):
+    """A device half, sealed, and what it is bound to; the fields are those of `Record`."""
+
+    handle: bytes
+    tier: int
+    pack: bytes
+    half: bytes
+    version: int
 
 
 class Store:
@@ -231,7 +241,7 @@ class Store:
         self,
         number: int,
         remove: Collection[bytes],
-        rewrap: Callable[[Record], bytes],
+        rewrap: Callable[[Half], bytes],
         also: Callable[[sqlite3.Connection], None] | None = None,
     ) -> int:
         """Remove records, wrap every other half anew and set the epoch: one transaction, the commit.
@@ -241,7 +251,7 @@ class Store:
         Args:
             number: of the new epoch, one more than the present one.
             remove: handles.
-            rewrap: the new half of a record, which is given without its body.
+            rewrap: a record's half, sealed anew. Its body is not read.
             also: what else has to go in the same transaction.
 
         Returns:
@@ -283,8 +293,13 @@ class Store:
             StoreError: it cannot be read at all.
         """
         with self._reading():
-            said = self._db.execute("PRAGMA integrity_check(1)").fetchall()
-            strays = self._db.execute("PRAGMA foreign_key_check").fetchone()
+            try:
+                said = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+                strays = self._db.execute("PRAGMA foreign_key_check").fetchone()
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
+                    raise
+                return False
         return said == [("ok",)] and strays is None
 
     @contextmanager
@@ -343,7 +358,7 @@ def _record(row: tuple[Any, ...]) -> Record:
     return Record(handle, tier, pack, Sealed(half or b"", body or b""), version, lookup, rights, expires_at)
 
 
-def _rewrap_all(db: sqlite3.Connection, rewrap: Callable[[Record], bytes]) -> None:
+def _rewrap_all(db: sqlite3.Connection, rewrap: Callable[[Half], bytes]) -> None:
     last = b""
     while True:
         rows = db.execute(
@@ -355,9 +370,6 @@ def _rewrap_all(db: sqlite3.Connection, rewrap: Callable[[Record], bytes]) -> No
             return
         db.executemany(
             "UPDATE half SET half = ? WHERE handle = ?",
-            (
-                (rewrap(Record(handle, tier, pack, Sealed(half, b""), version)), handle)
-                for handle, tier, pack, half, version in rows
-            ),
+            [(rewrap(each), each.handle) for each in map(Half._make, rows)],
         )
         last = rows[-1][0]

@@ -32,7 +32,7 @@ def keys_in(folder: Path) -> list[str]:
 
 
 def change(store: Store, number: int) -> None:
-    store.change_epoch(number, (), lambda record: record.sealed.half)
+    store.change_epoch(number, (), lambda each: each.half)
 
 
 def test_the_first_epoch_is_begun_once_and_opens_again(tmp_path: Path, store: Store) -> None:
@@ -54,14 +54,14 @@ def test_the_first_epoch_is_begun_once_and_opens_again(tmp_path: Path, store: St
 
 def test_the_next_epoch_has_a_new_key_on_the_same_device(tmp_path: Path, store: Store) -> None:
     epochs = Epochs.open(tmp_path, root(), store)
-    old = epochs.current
-    kept = bytes(old.key)
+    buffer = epochs.current.key
+    kept = bytes(buffer)
     new = epochs.begin()
     assert keys_in(tmp_path) == ["epoch-1.key", "epoch-2.key"]
     change(store, 2)
     epochs.resolve(store)
     assert epochs.current is new
-    assert not any(old.key), "it is overwritten in memory too"
+    assert not any(buffer), "it is overwritten in memory too"
     assert keys_in(tmp_path) == ["epoch-2.key"]
     again = Epochs.open(tmp_path, root(), store)
     assert again.current.key == new.key != kept
@@ -71,11 +71,11 @@ def test_the_next_epoch_has_a_new_key_on_the_same_device(tmp_path: Path, store: 
 def test_an_epoch_that_was_not_committed_is_discarded(tmp_path: Path, store: Store) -> None:
     epochs = Epochs.open(tmp_path, root(), store)
     key = bytes(epochs.current.key)
-    new = epochs.begin()
+    new = epochs.begin().key
     (tmp_path / "epoch-2.key.new").write_bytes(b"half")
     epochs.resolve(store)
     assert epochs.current.key == key
-    assert not any(new.key)
+    assert not any(new)
     assert keys_in(tmp_path) == ["epoch-1.key"]
 
 
@@ -206,10 +206,13 @@ def test_a_database_that_was_replaced_under_a_running_vault_is_refused(tmp_path:
 
 def test_forgetting_overwrites_every_key(tmp_path: Path, store: Store) -> None:
     epochs = Epochs.open(tmp_path, root(), store)
-    new = epochs.begin()
+    buffers = [epochs.current.key, epochs.begin().key, epochs.index_key, epochs._wrapping]
     epochs.forget()
-    for key in (epochs.current.key, new.key, epochs.index_key, epochs._wrapping):
-        assert not any(key)
+    epochs.forget()
+    assert not any(any(each) for each in buffers)
+    for use in (lambda: epochs.current.key, lambda: epochs.current.cipher, epochs.begin):
+        with pytest.raises(KeyLost, match="was destroyed"):
+            use()
 
 
 def test_its_layout_is_what_the_docstring_says(tmp_path: Path, store: Store) -> None:

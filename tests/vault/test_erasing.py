@@ -327,6 +327,15 @@ def test_nothing_is_begun_where_nothing_is_stale(vault: Vaulted) -> None:
     assert vault.store.epoch() == 1
 
 
+def test_a_vault_that_forgot_its_keys_changes_nothing_any_more(vault: Vaulted, folder: Path) -> None:
+    token = enrol(vault, face(1))
+    vault.epochs.forget()
+    with pytest.raises(StoreError, match="was destroyed"):
+        erase(vault.epochs, vault.store, [token.handle])
+    assert vault.store.epoch() == 1
+    assert keys_in(folder) == ["epoch-1.key"]
+
+
 def test_what_else_has_to_go_goes_along(vault: Vaulted) -> None:
     token = enrol(vault, face(1))
     seen: list[int] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.vault.protection import Sealed
-from appliance.vault.store import HandleTaken, LookupTaken, Record, Store, StoreError
+from appliance.vault.store import Half, HandleTaken, LookupTaken, Record, Store, StoreError
 
 
 @pytest.fixture
@@ -98,17 +98,16 @@ def test_a_change_of_epoch_removes_and_wraps_every_other_half_anew(store: Store)
     store.begin_epoch(1)
     stored = [record() for _ in range(40)]
     store.add_all(stored)
-    seen: list[Record] = []
+    seen: list[Half] = []
     gone = [each.handle for each in stored[:3]]
 
-    def rewrap(each: Record) -> bytes:
+    def rewrap(each: Half) -> bytes:
         seen.append(each)
         return b"new " + each.handle
 
     assert store.change_epoch(2, [*gone, bytes(16)], rewrap) == 3
     assert store.epoch() == 2
     assert {each.handle for each in seen} == {each.handle for each in stored[3:]}
-    assert not any(each.sealed.body for each in seen), "no body was read"
     for each in stored[3:]:
         read = store.read(each.handle)
         assert read is not None
@@ -135,13 +134,13 @@ def test_a_change_that_fails_changes_nothing(store: Store) -> None:
     stored = [record() for _ in range(5)]
     store.add_all(stored)
 
-    def fails(_: Record) -> bytes:
+    def fails(_: Half) -> bytes:
         raise StoreError("no")
 
     with pytest.raises(StoreError):
         store.change_epoch(2, [stored[0].handle], fails)
     with pytest.raises(StoreError, match="another epoch"):
-        store.change_epoch(3, [stored[0].handle], lambda each: each.sealed.half)
+        store.change_epoch(3, [stored[0].handle], lambda each: each.half)
     assert store.epoch() == 1
     assert all(store.read(each.handle) == each for each in stored)
 
@@ -157,14 +156,14 @@ def test_what_else_has_to_go_goes_in_the_same_transaction(store: Store) -> None:
     def also(db: sqlite3.Connection) -> None:
         db.execute("DELETE FROM failure")
 
-    def fails(_: Record) -> bytes:
+    def fails(_: Half) -> bytes:
         raise StoreError("no")
 
     with pytest.raises(StoreError):
         store.change_epoch(2, [], fails, also)
     with store.transaction() as db:
         assert db.execute("SELECT count(*) FROM failure").fetchone() == (1,)
-    store.change_epoch(2, [], lambda each: each.sealed.half, also)
+    store.change_epoch(2, [], lambda each: each.half, also)
     with store.transaction() as db:
         assert db.execute("SELECT count(*) FROM failure").fetchone() == (0,)
 
@@ -321,6 +320,21 @@ def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path, damage: s
         path.write_bytes(sound[: len(sound) // 2])
     with pytest.raises(StoreError, match="move it away and begin anew"):
         Store(path)
+
+
+def test_damage_under_a_running_vault_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "vault.db"
+    first = Store(path)
+    first.add_all(record() for _ in range(1500))
+    first.close()
+    store = Store(path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(secrets.token_bytes(path.stat().st_size - 4096))
+    with pytest.raises(StoreError, match=r"vault\.db cannot be read: .* is malformed; restore"):
+        list(store.each())
+    assert store.integrity() is False
+    store.close()
 
 
 @pytest.mark.parametrize("length", [0, 15, 17])

@@ -176,7 +176,7 @@ def test_a_change_that_was_cut_short_is_finished_in_the_tpm_too(
     vault = opened(folder, tcti)
     vault.epochs.begin()
     if committed:
-        vault.store.change_epoch(2, (), lambda record: record.sealed.half)
+        vault.store.change_epoch(2, (), lambda each: each.half)
     vault.store.close()
     assert len(indices(tcti)) == 2
     vault = opened(folder, tcti)

@@ -118,8 +118,8 @@ def _show_erasure(console: Console, figures: dict[str, Any]) -> None:
         table.add_row(name, *cells, str(spread["n"]))
     console.print(table)
     console.print(
-        f"an erasure: {figures['written_mb']:g} MB written to the disk ({figures['handed_over_mb']:g} MB handed "
-        f"to the kernel), of a database of {figures['database_mb']:g} MB"
+        f"an erasure: {figures['written_mb']:g} MB written to the disk, {figures['handed_over_mb']:g} MB "
+        f"handed to the kernel, of a database of {figures['database_mb']:g} MB"
     )
     console.print(f"check of all: {figures['check_s']:g} s, sound: {_YES_OR_NO[figures['sound']]}")
     console.print(f"erased within {figures['target_s']:g} s: {_YES_OR_NO[figures['met']]}")
