@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.link.decision import MAX_CLAIM, Answer, Request, Verb, ask, read_request, write_answer
+from appliance.link.decision import DESTROY, MAX_CLAIM, Answer, Request, Verb, ask, read_request, write_answer
 from appliance.link.sockets import Late, LinkError, Malformed, Torn
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -233,10 +233,17 @@ def test_vault_hears_the_verb_and_the_claim_and_then_the_end(short_folder: Path)
     assert heard == [b"\x021234"]
 
 
-@given(verb=st.sampled_from(Verb), claim=st.binary(max_size=MAX_CLAIM))
+@given(verb=st.sampled_from([Verb.ATTEMPT, Verb.WITHDRAW]), claim=st.binary(max_size=MAX_CLAIM))
 def test_a_request_arrives_as_it_was_asked(verb: Verb, claim: bytes) -> None:
     request = Request(verb, claim)
     assert Request.decode(request.encode()) == request
+
+
+@given(claim=st.binary(max_size=MAX_CLAIM).filter(lambda claim: claim != DESTROY))
+def test_no_byte_that_went_wrong_destroys_the_keys(claim: bytes) -> None:
+    with pytest.raises(Malformed):
+        Request.decode(b"\x03" + claim)
+    assert Request.decode(b"\x03" + DESTROY).verb is Verb.TAMPER
 
 
 @given(claim=st.binary(min_size=MAX_CLAIM + 1, max_size=200))

@@ -46,14 +46,19 @@ def seen(seed: int, frame: int = 0) -> bytes:
     return (face(seed) + noise).astype("<f4").tobytes()
 
 
+def vault_of(store: Store, epochs: Epochs, **recognition: Any) -> Vaulted:
+    """What opens the records of a store, under these settings of recognition."""
+    settings = Settings(recognition=RECOGNITION.model_copy(update=recognition), badge_readers=[READER])
+    return Vaulted.of(store, epochs, EDGE, settings)
+
+
 @contextmanager
 def vault_in(folder: Path, **recognition: Any) -> Iterator[Vaulted]:
     """What opens records, with a store and keys of its own in `folder`, under these settings."""
     root = bytearray(secrets.token_bytes(32))
     store = Store(folder / "vault.db")
     try:
-        settings = Settings(recognition=RECOGNITION.model_copy(update=recognition), badge_readers=[READER])
-        yield Vaulted.of(store, Epochs.open(folder, root, store), EDGE, settings)
+        yield vault_of(store, Epochs.open(folder, root, store), **recognition)
     finally:
         store.close()
 
@@ -66,3 +71,14 @@ def enrol(vaulted: Vaulted, template: Vector, *, lease: int = 3600, pack: bytes 
     vaulted.store.add(Record(token.handle, SHARED, pack or vaulted.pack, sealed))
     vaulted.leases.grant(token.handle, lease)
     return token
+
+
+def opens(vaulted: Vaulted, token: Token) -> bool:
+    """Whether a token opens its record now, with a current ground; what it is charged is given back."""
+    vaulted.leases.grant(token.handle, 60)
+    claimed = vaulted.open(Token(token.handle, bytearray(token.secret), token.tier, token.body))
+    if claimed is None:
+        return False
+    vaulted.limits.succeeded(claimed.handle)
+    claimed.forget()
+    return True

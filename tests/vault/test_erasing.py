@@ -17,15 +17,14 @@ from pathlib import Path
 import pytest
 
 from appliance.vault.check import check
-from appliance.vault.claims import Vaulted, pack_identity
+from appliance.vault.claims import Vaulted
 from appliance.vault.erasing import erase, rotate, settle
-from appliance.vault.ground import Leases
 from appliance.vault.keys import KeyLost
 from appliance.vault.opening import open_vault
 from appliance.vault.protection import Binding, authenticates
 from appliance.vault.store import StoreError
 from appliance.vault.token import Token
-from tests.vault.faces import DIMENSION, EDGE, enrol, face
+from tests.vault.faces import enrol, face, opens, vault_of
 
 HERE = Path(__file__).parent
 
@@ -33,7 +32,7 @@ HERE = Path(__file__).parent
 def opened(folder: Path) -> Vaulted:
     """The vault in a folder, as a start opens it."""
     store, epochs = open_vault(folder)
-    return Vaulted(store, epochs, Leases(), pack_identity(EDGE), DIMENSION)
+    return vault_of(store, epochs)
 
 
 @pytest.fixture
@@ -56,11 +55,6 @@ def again(token: Token) -> Token:
     return Token(token.handle, bytearray(token.secret))
 
 
-def opens(vault: Vaulted, token: Token) -> bool:
-    vault.leases.grant(token.handle, 60)
-    return vault.open(again(token)) is not None
-
-
 def keys_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("epoch*"))
 
@@ -73,19 +67,19 @@ def test_erasing_ends_one_record_and_no_other(vault: Vaulted, folder: Path) -> N
     gone, *kept = [enrol(vault, face(seed)) for seed in range(6)]
     row = vault.store.read(gone.handle)
     assert row is not None
-    key = bytes(vault.epoch_key.key)
+    key = bytes(vault.epochs.current.key)
     assert erase(vault.epochs, vault.store, [gone.handle]) == 1
     assert vault.store.read(gone.handle) is None
     assert all(opens(vault, token) for token in kept)
     assert keys_in(folder) == ["epoch-2.key"]
-    assert vault.store.epoch() == vault.epoch_key.epoch == 2
-    assert vault.epoch_key.key != key
+    assert vault.store.epoch() == vault.epochs.current.epoch == 2
+    assert vault.epochs.current.key != key
     left = everything_in(folder)
     for part in (gone.handle, row.sealed.half, row.sealed.body):
         assert not any(part[start : start + 12] in left for start in range(len(part) - 12))
     # The row as somebody copied it before: no key opens it any more.
-    binding = Binding(gone.handle, vault.device, row.pack, row.tier, row.version)
-    assert not authenticates(row.sealed, vault.epoch_key, binding)
+    binding = Binding(gone.handle, vault.epochs.device, row.pack, row.tier, row.version)
+    assert not authenticates(row.sealed, vault.epochs.current, binding)
 
 
 def test_several_go_in_one_change_of_epoch(vault: Vaulted) -> None:
@@ -131,7 +125,7 @@ def test_attempts_and_erasures_at_once_open_every_record_that_is_left(vault: Vau
     def attempt() -> None:
         while not stop.is_set():
             if not opens(vault, kept):
-                failed.append(vault.epoch_key.epoch)
+                failed.append(vault.epochs.current.epoch)
 
     threads = [threading.Thread(target=attempt) for _ in range(2)]
     for thread in threads:
@@ -170,7 +164,7 @@ def test_a_death_at_any_step_loses_nothing_and_brings_nobody_back(
 ) -> None:
     vault = opened(folder)
     gone, *kept = [enrol(vault, face(seed)) for seed in range(4)]
-    old = bytes(vault.epoch_key.key)
+    old = bytes(vault.epochs.current.key)
     vault.store.close()
     copies = tmp_path / "copies"
     copies.mkdir()
@@ -190,7 +184,7 @@ def test_a_death_at_any_step_loses_nothing_and_brings_nobody_back(
         assert check(after.store, after.epochs).sound
         assert all(opens(after, token) for token in kept)
         assert opens(after, gone) == (act == "rotate" or not committed[-1])
-        assert (after.epoch_key.key != old) == committed[-1]
+        assert (after.epochs.current.key != old) == committed[-1]
         # The next erasure works, whatever this one left.
         assert erase(after.epochs, after.store, [kept[0].handle]) == 1
         assert opens(after, kept[1])
@@ -302,7 +296,7 @@ def test_a_database_from_before_an_erasure_is_refused(folder: Path, tmp_path: Pa
 def test_a_new_root_key_begins_a_new_epoch_and_the_old_one_is_destroyed(folder: Path) -> None:
     vault = opened(folder)
     token = enrol(vault, face(1))
-    device = vault.device
+    device = vault.epochs.device
     vault.store.close()
     before = (folder / "epoch-1.key").read_bytes()
     (folder / "root.key").rename(folder / "root-old.key")
@@ -310,7 +304,7 @@ def test_a_new_root_key_begins_a_new_epoch_and_the_old_one_is_destroyed(folder: 
     vault = opened(folder)
     assert not (folder / "root-old.key").exists()
     assert keys_in(folder) == ["epoch-2.key"]
-    assert vault.device == device
+    assert vault.epochs.device == device
     assert opens(vault, token)
     vault.store.close()
     # Once more without it: nothing is left that asks for the old key.

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from appliance.vault.claims import Vaulted, pack_identity
+from appliance.vault.claims import Vaulted
 from appliance.vault.decommission import Decommissioned, destroy_keys
 from appliance.vault.erasing import erase, rotate
-from appliance.vault.ground import Leases
 from appliance.vault.keys import KeyLost
 from appliance.vault.opening import open_vault
 from appliance.vault.store import StoreError
-from appliance.vault.token import Token
 from appliance.vault.tpm import Binder
-from tests.vault.faces import DIMENSION, EDGE, enrol, face
+from tests.vault.faces import enrol, face, opens, vault_of
 from tests.vault.software_tpm import software_tpm
 
 ROOT = b"\x01" * 32
@@ -39,12 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def opened(folder: Path, tcti: str) -> Vaulted:
     store, epochs = open_vault(folder, tcti)
-    return Vaulted(store, epochs, Leases(), pack_identity(EDGE), DIMENSION)
-
-
-def opens(vault: Vaulted, token: Token) -> bool:
-    vault.leases.grant(token.handle, 60)
-    return vault.open(Token(token.handle, bytearray(token.secret))) is not None
+    return vault_of(store, epochs)
 
 
 def indices(tcti: str) -> list[str]:
