@@ -27,6 +27,7 @@ import hmac
 import math
 import sqlite3
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from appliance.errors import ConfigurationError
@@ -88,6 +89,13 @@ def budget_of(risk: float, fmr: float) -> int:
 def claim_key(index_key: bytes | bytearray, handle: bytes) -> bytes:
     """The key (32 bytes) of a handle's rows in `failure` and `wait`."""
     return hmac.digest(index_key, b"claim" + handle, "sha256")
+
+
+def forget(db: sqlite3.Connection, index_key: bytes | bytearray, handles: Iterable[bytes]) -> None:
+    """Remove what is counted of erased records, within the transaction that erases them."""
+    keys = [(claim_key(index_key, handle),) for handle in handles]
+    db.executemany("DELETE FROM failure WHERE claim = ?", keys)
+    db.executemany("DELETE FROM wait WHERE claim = ?", keys)
 
 
 def wait_after(failures: int) -> int:

@@ -16,6 +16,7 @@ from appliance.vault.limits import (
     STRANGERS,
     budget_of,
     claim_key,
+    forget,
     wait_after,
 )
 from appliance.vault.store import StoreError
@@ -212,6 +213,16 @@ def test_no_handle_stands_in_the_tables_nor_can_be_found_without_the_key(device:
     assert HANDLE.hex() not in dump.lower()
     assert claim_key(INDEX_KEY, HANDLE).hex() in dump.lower()
     assert claim_key(bytes(32), HANDLE).hex() not in dump.lower()
+
+
+def test_of_an_erased_record_nothing_is_counted_any_more(device: Appliance) -> None:
+    other = bytes(16)
+    fail(device, 2)
+    fail(device, 3, other)
+    with device.disk.transaction() as db:
+        forget(db, INDEX_KEY, [HANDLE])
+    assert device.disk.all("SELECT failures FROM wait") == [(3,)]
+    assert device.disk.all("SELECT count FROM failure") == [(3,)]
 
 
 def test_a_wrong_secret_makes_nobody_else_wait(device: Appliance) -> None:
