@@ -40,6 +40,7 @@ BREACHES: tuple[tuple[str, Breach], ...] = (
     ("zones", importing("admin/upkeep.py", "def late():\n    import appliance.door.badges")),
     ("common", importing("link/messages.py", "import appliance.vault.token")),
     ("common", importing("journal.py", "import appliance.admin.registry.people")),
+    ("common", importing("rights.py", "from appliance.vault import limits")),
     ("door", importing("door/guidance.py", "import numpy")),
     ("door", importing("door/service.py", "import httpx")),
     ("lens", importing("lens/quality.py", "import sqlite3")),

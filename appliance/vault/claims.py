@@ -24,7 +24,7 @@ from appliance.vault.erasing import erase
 from appliance.vault.expiry import expired
 from appliance.vault.ground import Leases
 from appliance.vault.keys import wipe
-from appliance.vault.limits import Limits, budget_of, forget_claims
+from appliance.vault.limits import Limits, budget_of, forget
 from appliance.vault.protection import (
     DEVICE,
     ON_TOKEN,
@@ -125,7 +125,7 @@ class Vaulted:
             StoreError: not erased, or not for good yet; ask again.
         """
         return erase(
-            self.epochs, self.store, handles, lambda db: forget_claims(db, self.epochs.index_key, handles)
+            self.epochs, self.store, handles, lambda db: forget(db, self.epochs.index_key, handles)
         )
 
     def open(self, claim: Token | Credential) -> Claimed | None:

@@ -45,7 +45,7 @@ AHEAD_OFF = 60 * DAY
 """The same where it was off in between."""
 AHEAD_FIRST = 3650 * DAY
 """Seconds by which the first time of all may be ahead of `EARLIEST`."""
-EARLIEST = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
+EARLIEST = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
 """The mark before the first: no clock is right that is before this program."""
 WRITTEN_EVERY = 600
 """Seconds between two writes."""

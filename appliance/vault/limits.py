@@ -27,7 +27,7 @@ import hmac
 import math
 import sqlite3
 import threading
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from appliance.errors import ConfigurationError
@@ -91,8 +91,8 @@ def claim_key(index_key: bytes | bytearray, handle: bytes) -> bytes:
     return hmac.digest(index_key, b"claim" + handle, "sha256")
 
 
-def forget_claims(db: sqlite3.Connection, index_key: bytes | bytearray, handles: Collection[bytes]) -> None:
-    """Remove what is counted of claims, in the transaction that erases their records."""
+def forget(db: sqlite3.Connection, index_key: bytes | bytearray, handles: Iterable[bytes]) -> None:
+    """Remove what is counted of erased records, within the transaction that erases them."""
     keys = [(claim_key(index_key, handle),) for handle in handles]
     db.executemany("DELETE FROM failure WHERE claim = ?", keys)
     db.executemany("DELETE FROM wait WHERE claim = ?", keys)

@@ -38,6 +38,15 @@ class Disk(Memory):
         except sqlite3.Error as error:
             raise StoreError(f"vault.db cannot be written: {error}") from error
 
+    @contextmanager
+    def filled(self) -> Iterator[None]:
+        """Nothing can be written meanwhile."""
+        self.full = True
+        try:
+            yield
+        finally:
+            self.full = False
+
     def trace(self) -> None:
         """Write down every statement from now on."""
         self._db.set_trace_callback(self.statements.append)
