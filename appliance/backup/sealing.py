@@ -1,16 +1,16 @@
 """A backup file sealed under a passphrase: Argon2id for the key, AES-256-GCM in pieces for the content.
 
-The file is `header ‖ piece ‖ piece ‖ …`. The header is `"drempel backup" ‖ version (1 byte) ‖ salt (16 bytes)`.
+The file is `header ‖ piece ‖ piece ‖ …`. The header is `"drempel backup" ‖ version (1 byte) ‖ salt (16)`.
 The key is `Argon2id(passphrase, salt)` with 64 MiB of memory, 3 passes and 1 lane: the second choice that
-RFC 9106 §4 recommends, with one lane for its four, since a Raspberry Pi does it in about a second. The version
-stands for these parameters, so that no file can ask for others.
+RFC 9106 §4 recommends, with one lane for its four. The version stands for these parameters, so that no file
+can ask for others.
 
 The pieces are those of STREAM (Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its
 Nonce-Reuse Misuse-Resistance, CRYPTO 2015): each holds 64 KiB of content, the last whatever is left, maybe
-nothing. The nonce of a piece is `number (11 bytes) ‖ last (1 byte, 1 for the last piece)`. A salt is never used
-twice, so a key is not, so these nonces never repeat. A piece that was changed, moved or left out does not
-open; in a file that was cut short the last piece does not say that it is the last. Each piece carries the
-header as associated data.
+nothing. The nonce of a piece is `number (11 bytes) ‖ last (1 byte, 1 for the last piece)`. The salt is random
+and new for each file, so the key is, so no nonce is used twice under it. A piece that was changed, moved or
+left out does not open; in a file that was cut short the last piece does not say that it is the last. Each
+piece has the header as its associated data.
 """
 
 import os
@@ -43,7 +43,7 @@ _HEADER = len(_MAGIC) + 1 + _SALT
 
 
 class BackupUnreadable(DrempelError, ValueError):
-    """The file is no backup, is damaged or cut short, or the passphrase is another; nothing of it was used."""
+    """The file is no backup, is damaged or cut short, or the passphrase is wrong; nothing of it was used."""
 
 
 def seal(content: bytearray, passphrase: bytearray, path: Path) -> None:
@@ -52,10 +52,10 @@ def seal(content: bytearray, passphrase: bytearray, path: Path) -> None:
     Raises:
         ConfigurationError: the passphrase is short, or `path` exists or cannot be written; nothing is there.
     """
-    if len(passphrase.decode()) < LEAST:
+    if len(passphrase.decode(errors="replace")) < LEAST:
         raise ConfigurationError(
-            f"a passphrase has {LEAST} characters or more: whoever finds the file may try as many as they like; "
-            "take five random words"
+            f"a passphrase has {LEAST} characters or more, since whoever finds the file may try as many as they "
+            "like: take five random words"
         )
     header = _MAGIC + bytes([VERSION]) + secrets.token_bytes(_SALT)
     try:
@@ -108,7 +108,7 @@ def unseal(path: Path, passphrase: bytearray) -> bytearray:
         content[:] = bytes(len(content))
         # Which of the two it is, nobody can tell without the right passphrase.
         raise BackupUnreadable(
-            f"{path} does not open: the passphrase is another, or the file is damaged or cut short; nothing was "
+            f"{path} does not open: the passphrase is wrong, or the file is damaged or cut short; nothing was "
             "changed"
         ) from None
     return content
@@ -124,9 +124,9 @@ def _sealed(content: bytearray, cipher: AESGCM, header: bytes) -> Iterator[bytes
 def _cipher(passphrase: bytearray, header: bytes) -> AESGCM:
     key = bytearray(32)
     salt = header[-_SALT:]
-    Argon2id(
-        salt=salt, length=len(key), iterations=PASSES, lanes=LANES, memory_cost=MEMORY_KIB
-    ).derive_into(passphrase, key)
+    Argon2id(salt=salt, length=len(key), iterations=PASSES, lanes=LANES, memory_cost=MEMORY_KIB).derive_into(
+        passphrase, key
+    )
     try:
         return AESGCM(key)
     finally:
