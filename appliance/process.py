@@ -1,7 +1,7 @@
 """What every zone does at its start: its user, its own folders, no core dumps, a journal, and a way to stop.
 
-`begin` is called once, first, by each `service.run`. `in_place_of` and `acting_as` are for commands that touch
-a zone's files.
+`begin` is called once, first, by each `service.run`. `in_place_of` and `acting_as` are for commands that
+touch a zone's files.
 """
 
 import contextlib

@@ -2,8 +2,8 @@
 
 `about.json` says when it was made and by which Drempel; then `drempel.toml`, admin's `registry.db`, and
 door's `badges.db` with `badge.key`, without which its pseudonyms match no badge. Never in it: vault's files
-(`vault.db`, the epoch key, the root key), so that no backup brings an erased template back; the journals, which
-are evidence of one device; the readers' keys, which their installer has; the model packs.
+(`vault.db`, the epoch key, the root key), so that no backup brings an erased template back; the journals,
+which are evidence of one device; the readers' keys, which their installer has; the model packs.
 """
 
 import importlib.metadata

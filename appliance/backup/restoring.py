@@ -149,8 +149,8 @@ def _current_registry(settings: Settings, drafts: Path, *, lost: bool) -> tuple[
         if lost:
             return "lost", None
         raise TombstonesLost(
-            f"{error}: so nobody can tell who withdrew, was erased, or lost a badge since the backup: look in "
-            "your own records, restore with --tombstones-lost, and erase these people again"
+            f"{error}: so nobody can tell who withdrew, was erased, or lost a badge since the backup: look "
+            "in your own records, restore with --tombstones-lost, and erase these people again"
         ) from error
     return "replayed", copy
 

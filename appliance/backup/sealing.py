@@ -54,8 +54,8 @@ def seal(content: bytearray, passphrase: bytearray, path: Path) -> None:
     """
     if len(passphrase.decode(errors="replace")) < LEAST:
         raise ConfigurationError(
-            f"a passphrase has {LEAST} characters or more, since whoever finds the file may try as many as they "
-            "like: take five random words"
+            f"a passphrase has {LEAST} characters or more, since whoever finds the file may try as many as "
+            "they like: take five random words"
         )
     header = _MAGIC + bytes([VERSION]) + secrets.token_bytes(_SALT)
     try:
@@ -108,8 +108,8 @@ def unseal(path: Path, passphrase: bytearray) -> bytearray:
         content[:] = bytes(len(content))
         # Which of the two it is, nobody can tell without the right passphrase.
         raise BackupUnreadable(
-            f"{path} does not open: the passphrase is wrong, or the file is damaged or cut short; nothing was "
-            "changed"
+            f"{path} does not open: the passphrase is wrong, or the file is damaged or cut short; nothing "
+            "was changed"
         ) from None
     return content
 
@@ -124,9 +124,8 @@ def _sealed(content: bytearray, cipher: AESGCM, header: bytes) -> Iterator[bytes
 def _cipher(passphrase: bytearray, header: bytes) -> AESGCM:
     key = bytearray(32)
     salt = header[-_SALT:]
-    Argon2id(salt=salt, length=len(key), iterations=PASSES, lanes=LANES, memory_cost=MEMORY_KIB).derive_into(
-        passphrase, key
-    )
+    brake = Argon2id(salt=salt, length=len(key), iterations=PASSES, lanes=LANES, memory_cost=MEMORY_KIB)
+    brake.derive_into(passphrase, key)  # type: ignore[arg-type] # any buffer will do; its stub knows bytes only
     try:
         return AESGCM(key)
     finally:

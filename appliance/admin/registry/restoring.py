@@ -82,7 +82,7 @@ _TEMPLATES = """
 UPDATE main.template SET state = 'erasing' WHERE state = 'enrolled' AND (
     handle NOT IN (SELECT handle FROM temp.known)
     OR consent IN (SELECT id FROM main.consent WHERE withdrawn_at IS NOT NULL));
--- The backup caught a window that was open; it is complete by now.
+-- The backup caught a window that was open, and is not any more.
 UPDATE main.template SET state = 'erasing' WHERE state = 'pending';
 INSERT OR IGNORE INTO main.template
     SELECT handle, person, consent, 'erasing' FROM current.template ORDER BY rowid;
@@ -169,8 +169,8 @@ def _replay_current(db: sqlite3.Connection) -> dict[str, int]:
     same = db.execute("SELECT (SELECT id FROM main.lineage) = (SELECT id FROM current.lineage)").fetchone()[0]
     if not same and _count(db, "current.person"):
         raise AnotherRegistry(
-            "the registry on this device is of other people, not the backup's at another time: restore on the "
-            "device that it was made on, or on a new one; or erase these people first"
+            "the registry on this device is of other people, not the backup's at another time: restore on "
+            "the device that it was made on, or on a new one; or erase these people first"
         )
     db.execute("BEGIN IMMEDIATE")
     people, withdrawn = _count(db, "person"), _withdrawn(db)
@@ -185,7 +185,10 @@ def _replay_current(db: sqlite3.Connection) -> dict[str, int]:
 
 
 def _run(db: sqlite3.Connection, statements: str) -> None:
-    """Run statements within the transaction that is open; `executescript` would end it."""
+    """Run statements within the transaction that is open, which `executescript` would end.
+
+    No semicolon stands in their comments.
+    """
     moment = {"now": now()}
     for statement in statements.split(";"):
         if statement.strip():
