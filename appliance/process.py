@@ -123,7 +123,7 @@ def acting_as(name: str) -> Iterator[None]:
         raise ConfigurationError(f"this needs the files of {name}: run it as root")
     entry = pwd.getpwnam(name)
     before = os.getgroups(), os.getegid()
-    os.setgroups([])
+    os.setgroups(os.getgrouplist(name, entry.pw_gid))
     os.setegid(entry.pw_gid)
     os.seteuid(entry.pw_uid)
     try:
