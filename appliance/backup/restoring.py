@@ -138,7 +138,8 @@ def _current_registry(settings: Settings, drafts: Path, *, lost: bool) -> tuple[
     """A copy of the registry in force, and how its tombstones stand: see `Restored`."""
     path = settings.zone_state("admin") / "registry.db"
     with acting_as(settings.users.admin):
-        there = path.exists()
+        # Also where it is a link to what this user may not see: that is no new device.
+        there = os.path.lexists(path)
     if not there:
         return "none", None
     copy = drafts / "current.db"

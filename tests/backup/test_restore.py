@@ -38,7 +38,8 @@ def written(folder: Path, users: dict[str, str]) -> Path:
     config = folder / "drempel.toml"
     lines = "\n".join(f'{zone} = "{user}"' for zone, user in users.items())
     config.write_text(
-        f'[site]\nname = "Here"\n[paths]\nstate = "{folder}/state"\nruntime = "{folder}/run"\n[users]\n{lines}\n'
+        f'[site]\nname = "Here"\n[paths]\nstate = "{folder}/state"\nruntime = "{folder}/run"\n'
+        f"[users]\n{lines}\n"
     )
     return config
 
@@ -142,7 +143,7 @@ def test_a_zone_that_runs_is_not_restored_under(site: tuple[Door, Path]) -> None
     try:
         while not (door.folder / "held").exists():
             pass
-        with pytest.raises(ConfigurationError, match="lens runs already.*stop Drempel first"):
+        with pytest.raises(ConfigurationError, match=r"lens runs already.*stop Drempel first"):
             restore(contents, config)
     finally:
         (door.folder / "let go").touch()
@@ -364,3 +365,7 @@ def test_a_zone_gone_bad_cannot_lead_root_to_anothers_files(device: Settings) ->
     admin.symlink_to(secret)
     with pytest.raises(NotCopied):
         Contents.of_door(device, config)
+    contents = Contents("2026-11-25", config.read_bytes(), b"", b"", b"")
+    with pytest.raises(TombstonesLost):
+        restore(contents, config)
+    assert admin.is_symlink()
