@@ -47,7 +47,25 @@ ACTS = (
     "add account",
     "revoke account",
 )
-STEPS = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 5)), max_size=25)
+Steps = list[tuple[str, int]]
+STEPS = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 3)), max_size=12)
+HAD: tuple[list[str], ...] = (
+    [],
+    ["consent"],
+    ["consent", "enrol"],
+    ["consent", "enrol", "add badge"],
+    ["add badge"],
+)
+"""What a person had when a history begins."""
+
+
+@st.composite
+def beginnings(draw: st.DrawFn) -> Steps:
+    """One to three people who have something, an account, and whatever happened then."""
+    steps: Steps = [("add account", 0)]
+    for number, had in enumerate(draw(st.lists(st.sampled_from(HAD), min_size=1, max_size=3))):
+        steps += [(act, number) for act in ["add person", *had]]
+    return steps + draw(STEPS)
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,7 @@ class Door:
             frozenset(self.erased), frozenset(self.withdrawn), frozenset(self.taken), frozenset(self.revoked)
         )
 
-    def live(self, steps: list[tuple[str, int]]) -> None:
+    def live(self, steps: Steps) -> None:
         for act, which in steps:
             people = list_people(self.registry, 0, 100).items
             person = people[which % len(people)].id if people else None

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.admin.accounts import Accounts, Role
@@ -17,12 +17,16 @@ from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import begin_template, complete_template, doomed_templates
 from appliance.admin.registry.people import add_person, list_people
 from appliance.admin.registry.restoring import AnotherRegistry, Replayed, replay
-from tests.backup.histories import STEPS, Door
+from tests.backup.histories import STEPS, Door, Steps, beginnings
+
+
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - of thousands of small files
+"""Where the histories are lived: each step of them waits for the disk otherwise."""
 
 
 @contextmanager
 def door() -> Iterator[Door]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
         made = Door(Path(folder))
         try:
             yield made
@@ -49,6 +53,11 @@ def restore(door: Door, backup: Path, *, without_current: bool = False) -> Repla
     return found
 
 
+def counting(door: Door) -> set[str]:
+    """The accounts that count."""
+    return {each.id for each in door.accounts.page(0, 100).items if each.ended_at is None}
+
+
 def check_sound(door: Door) -> None:
     with door.registry.transaction() as db:
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -72,14 +81,34 @@ def check_will(door: Door) -> None:
     assert door.badges.ids() == door.active_badges()
 
 
-@settings(max_examples=400, deadline=None)
-@given(before=STEPS, since=STEPS)
+ENROLLED: Steps = [("add account", 0), ("add person", 0), ("consent", 0), ("enrol", 0), ("add badge", 0)]
+
+
+@settings(max_examples=500, deadline=None)
+@example(before=ENROLLED, since=[])
+@example(before=ENROLLED, since=[("withdraw", 0)])
+@example(before=ENROLLED, since=[("withdraw", 0), ("vault back", 0), ("consent", 0), ("enrol", 0)])
+@example(before=ENROLLED, since=[("erase template", 0)])
+@example(before=ENROLLED, since=[("erase template", 0), ("vault back", 0)])
+@example(before=ENROLLED, since=[("enrol", 0)])
+@example(before=ENROLLED, since=[("take badge", 0)])
+@example(before=ENROLLED, since=[("take badge", 0), ("door back", 0)])
+@example(before=ENROLLED, since=[("half a badge", 0)])
+@example(before=[*ENROLLED, ("half a badge", 0)], since=[("door back", 0)])
+@example(before=[*ENROLLED, ("half an enrolment", 0)], since=[])
+@example(before=[*ENROLLED, ("erase template", 0), ("take badge", 0)], since=[])
+@example(before=ENROLLED, since=[("erase person", 0)])
+@example(before=ENROLLED, since=[("erase person", 0), ("add person", 0), ("consent", 0), ("enrol", 0)])
+@example(before=ENROLLED, since=[("revoke account", 0)])
+@example(before=ENROLLED, since=[("add account", 0), ("revoke account", 1)])
+@given(before=beginnings(), since=STEPS)
 def test_a_backup_of_any_moment_restored_at_any_later_one_undoes_nobodys_will(
-    before: list[tuple[str, int]], since: list[tuple[str, int]]
+    before: Steps, since: Steps
 ) -> None:
     with door() as site:
         site.live(before)
         in_backup = site.lawful(), site.people(), site.active_badges() & site.badges.ids()
+        accounts = counting(site)
         site.copy(site.folder / "backup")
         site.live(since)
         now = site.lawful(), site.people(), site.active_badges()
@@ -90,6 +119,7 @@ def test_a_backup_of_any_moment_restored_at_any_later_one_undoes_nobodys_will(
         assert site.lawful() == in_backup[0] & now[0]
         assert site.active_badges() == in_backup[2] & now[2]
         assert site.people() == now[1]
+        assert counting(site) == accounts - site.will.revoked
         assert (found.people, found.templates_kept) == (len(site.people()), len(site.lawful()))
         assert found.people_erased_since == len(in_backup[1] - now[1])
         assert found.later_people == len(now[1] - in_backup[1])
@@ -101,13 +131,13 @@ def test_a_backup_of_any_moment_restored_at_any_later_one_undoes_nobodys_will(
         assert (site.lawful(), site.people(), site.active_badges()) == state
 
 
-@settings(max_examples=150, deadline=None)
-@given(first=STEPS, second=STEPS, third=STEPS, fourth=STEPS)
+@settings(max_examples=200, deadline=None)
+@given(first=beginnings(), second=STEPS, third=STEPS, fourth=STEPS)
 def test_an_older_backup_and_then_a_newer_one_undo_nobodys_will_and_lose_nobody(
-    first: list[tuple[str, int]],
-    second: list[tuple[str, int]],
-    third: list[tuple[str, int]],
-    fourth: list[tuple[str, int]],
+    first: Steps,
+    second: Steps,
+    third: Steps,
+    fourth: Steps,
 ) -> None:
     with door() as site:
         site.live(first)
@@ -125,11 +155,9 @@ def test_an_older_backup_and_then_a_newer_one_undo_nobodys_will_and_lose_nobody(
         assert site.people() >= people - site.will.erased
 
 
-@settings(max_examples=150, deadline=None)
-@given(before=STEPS, since=STEPS, after=STEPS)
-def test_life_goes_on_after_a_restore(
-    before: list[tuple[str, int]], since: list[tuple[str, int]], after: list[tuple[str, int]]
-) -> None:
+@settings(max_examples=200, deadline=None)
+@given(before=beginnings(), since=STEPS, after=STEPS)
+def test_life_goes_on_after_a_restore(before: Steps, since: Steps, after: Steps) -> None:
     with door() as site:
         site.live(before)
         site.copy(site.folder / "backup")
@@ -141,10 +169,10 @@ def test_life_goes_on_after_a_restore(
         check_will(site)
 
 
-@settings(max_examples=150, deadline=None)
-@given(before=STEPS, since=STEPS)
+@settings(max_examples=200, deadline=None)
+@given(before=beginnings(), since=STEPS)
 def test_on_a_new_device_people_and_badges_are_as_in_the_backup_and_no_template_is_lawful(
-    before: list[tuple[str, int]], since: list[tuple[str, int]]
+    before: Steps, since: Steps
 ) -> None:
     with door() as site:
         site.live(before)
@@ -157,11 +185,9 @@ def test_on_a_new_device_people_and_badges_are_as_in_the_backup_and_no_template_
         assert (site.people(), site.active_badges(), site.badges.ids()) == (people, badges, badges)
 
 
-@settings(max_examples=60, deadline=None)
-@given(before=STEPS, chance=st.booleans())
-def test_a_device_that_has_started_but_holds_nobody_counts_as_new(
-    before: list[tuple[str, int]], chance: bool
-) -> None:
+@settings(max_examples=30, deadline=None)
+@given(before=beginnings(), chance=st.booleans())
+def test_a_device_that_has_started_but_holds_nobody_counts_as_new(before: Steps, chance: bool) -> None:
     with door() as old, door() as new:
         old.live(before)
         old.copy(old.folder / "backup")
