@@ -139,7 +139,11 @@ def _give_folder(path: Path, user: str) -> None:
     try:
         if path.exists():
             return
-        path.mkdir(mode=0o700, parents=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            # Every zone passes through it.
+            path.parent.chmod(0o755)
+        path.mkdir(mode=0o700)
         if user:
             entry = pwd.getpwnam(user)
             os.chown(path, entry.pw_uid, entry.pw_gid)

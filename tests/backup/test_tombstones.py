@@ -19,7 +19,6 @@ from appliance.admin.registry.people import add_person, list_people
 from appliance.admin.registry.restoring import AnotherRegistry, Replayed, replay
 from tests.backup.histories import STEPS, Door, Steps, beginnings
 
-
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - of thousands of small files
 """Where the histories are lived: each step of them waits for the disk otherwise."""
 
