@@ -210,8 +210,8 @@ def test_where_one_zone_runs_the_others_are_let_go_too(tmp_path: Path) -> None:
 def process_that_holds(lock: Path) -> subprocess.Popen[str]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     script = (
-        f"import fcntl, os, time; fcntl.flock(os.open({str(lock)!r}, os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX); "
-        "print('held', flush=True); time.sleep(60)"
+        f"import fcntl, os, time; lock = os.open({str(lock)!r}, os.O_RDWR | os.O_CREAT); "
+        "fcntl.flock(lock, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
