@@ -118,6 +118,8 @@ def test_a_backup_of_any_moment_restored_at_any_later_one_undoes_nobodys_will(
         assert site.lawful() == in_backup[0] & now[0]
         assert site.active_badges() == in_backup[2] & now[2]
         assert site.people() == now[1]
+        with site.registry.transaction() as db:
+            assert db.execute("SELECT count(*) FROM template WHERE state = 'pending'").fetchone() == (0,)
         assert counting(site) == accounts - site.will.revoked
         assert (found.people, found.templates_kept) == (len(site.people()), len(site.lawful()))
         assert found.people_erased_since == len(in_backup[1] - now[1])
