@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.admin.accounts import Accounts, Role
-from appliance.admin.registry.consent import Act, current_consent, give_consent, list_consents
+from appliance.admin.registry.consent import Act, ConsentError, current_consent, give_consent, list_consents
 from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import begin_template, complete_template, doomed_templates
 from appliance.admin.registry.people import add_person, list_people
@@ -229,6 +229,50 @@ def test_a_renewal_since_is_marked_for_erasure_and_its_consent_stays_on_record()
         old, new = list_consents(site.registry, person, 0, 9).items
         assert old.withdrawn_at is not None
         assert current_consent(site.registry, person) == new
+
+
+@contextmanager
+def two_that_went_their_own_ways() -> Iterator[tuple[Door, Door]]:
+    """A door, and another that was restored from its backup and then lived on beside it."""
+    with door() as one, door() as other:
+        one.live(ENROLLED)
+        other.close()
+        shutil.rmtree(other.folder)
+        one.close()
+        shutil.copytree(one.folder, other.folder)
+        one.open()
+        other.open()
+        other.vault = set(one.vault)
+        yield one, other
+
+
+def test_of_two_consents_given_on_two_devices_the_one_on_this_device_is_current() -> None:
+    with two_that_went_their_own_ways() as (one, other):
+        for site in (one, other):
+            site.live([("withdraw", 0), ("consent", 0)])
+        (person,) = other.people()
+        here = current_consent(other.registry, person)
+        one.copy(one.folder / "backup")
+        restore(other, one.folder / "backup")
+        check_sound(other)
+        check_will(other)
+        assert current_consent(other.registry, person) == here
+        assert len(list_consents(other.registry, person, 0, 9).items) == 3
+
+
+def test_who_was_erased_on_the_device_of_the_backup_has_no_lawful_template_here() -> None:
+    with two_that_went_their_own_ways() as (one, other):
+        one.live([("erase person", 0)])
+        one.copy(one.folder / "backup")
+        restore(other, one.folder / "backup")
+        check_sound(other)
+        assert other.lawful() == set()
+        # Vault may hold it here: it is asked to erase it, which needs an owner until then.
+        assert set(doomed_templates(other.registry)) == other.vault
+        (person,) = other.people()
+        with pytest.raises(ConsentError):
+            current_consent(other.registry, person)
+        assert other.badges.ids() == other.active_badges() == set()
 
 
 def test_a_registry_of_before_tombstones_is_upgraded_and_restored(tmp_path: Path) -> None:
