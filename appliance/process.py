@@ -1,8 +1,10 @@
 """What every zone does at its start: its user, its own folders, no core dumps, a journal, and a way to stop.
 
-Called once, first, by each `service.run`.
+`begin` is called once, first, by each `service.run`. `in_place_of` and `acting_as` are for commands that
+touch a zone's files.
 """
 
+import contextlib
 import fcntl
 import os
 import pwd
@@ -10,7 +12,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Literal, get_args
@@ -81,6 +83,77 @@ def stop_event() -> threading.Event:
     return event
 
 
+@contextlib.contextmanager
+def in_place_of(settings: Settings, *zones: Zone) -> Iterator[None]:
+    """Hold what makes a process each of `zones`: none of them runs, or starts, before this ends.
+
+    A zone's folder that does not exist yet is made, and is its user's.
+
+    Raises:
+        ConfigurationError: one of them runs; or this user may not act for it.
+    """
+    taken: list[Path] = []
+    try:
+        for zone in zones:
+            user, path = getattr(settings.users, zone), settings.zone_state(zone) / "lock"
+            _give_folder(path.parent, user)
+            with acting_as(user):
+                _lock(path, zone, "stop Drempel first, all of its zones")
+            taken.append(path)
+        yield
+    finally:
+        for path in taken:
+            os.close(_locks.pop(path))
+
+
+@contextlib.contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Touch files as the user `name` would: with their rights, and as their own. An empty name: as who calls.
+
+    What a zone gone bad puts in the place of its files (a link, say) then leads root nowhere that the zone
+    could not go itself. For the whole process: no other thread may touch files meanwhile.
+
+    Raises:
+        ConfigurationError: there is no such user, or this process may not act for them.
+    """
+    if not name or os.geteuid() in user_ids(name):
+        yield
+        return
+    if os.geteuid() != 0:
+        raise ConfigurationError(f"this needs the files of {name}: run it as root")
+    entry = pwd.getpwnam(name)
+    before = os.getgroups(), os.getegid()
+    os.setgroups(os.getgrouplist(name, entry.pw_gid))
+    os.setegid(entry.pw_gid)
+    os.seteuid(entry.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(before[1])
+        os.setgroups(before[0])
+
+
+def _give_folder(path: Path, user: str) -> None:
+    """Make a zone's folder for its user, where it is not there yet."""
+    try:
+        if path.exists():
+            return
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            # Every zone passes through it.
+            path.parent.chmod(0o755)
+        path.mkdir(mode=0o700)
+        if user:
+            entry = pwd.getpwnam(user)
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+    except (OSError, KeyError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be made for {user or 'you'}: run this as root, or mend [paths] and [users] in "
+            "the settings"
+        ) from error
+
+
 def _check_user(name: str, zone: Zone) -> None:
     """Refuse to be `zone` as another user than the settings name; an empty name is whoever runs this."""
     if os.geteuid() in user_ids(name):
@@ -101,12 +174,12 @@ A second `begin` in the same process finds its lock here. Only a test does that:
 """
 
 
-def _lock(path: Path, zone: Zone) -> None:
+def _lock(path: Path, zone: Zone, advice: str = "stop that one, or give this one other [paths]") -> None:
     """Make sure that no other process is this zone, and that none becomes it before this one ends."""
     if path in _locks:
         return
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be opened: {error.strerror or error}; give it to the user of this zone"
@@ -115,9 +188,7 @@ def _lock(path: Path, zone: Zone) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise ConfigurationError(
-            f"{zone} runs already, and holds {path}: stop that one, or give this one other [paths]"
-        ) from error
+        raise ConfigurationError(f"{zone} runs already, and holds {path}: {advice}") from error
     _locks[path] = descriptor
 
 

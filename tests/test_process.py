@@ -12,7 +12,7 @@ import pytest
 
 from appliance import journal
 from appliance.errors import ConfigurationError
-from appliance.process import ZONES, begin, stop_event
+from appliance.process import ZONES, acting_as, begin, in_place_of, stop_event
 from appliance.settings import Paths, Settings, Users
 
 NOBODY = Users(door="", lens="", vault="", admin="")
@@ -174,3 +174,71 @@ def test_a_zone_begins_as_the_user_that_the_settings_name(tmp_path: Path) -> Non
     mine = pwd.getpwuid(os.geteuid()).pw_name
     users = Users(door="daemon", lens="bin", vault=mine, admin="news")
     begin(settings_in(tmp_path, users), "vault").close()
+
+
+def test_whoever_is_in_place_of_a_zone_keeps_it_from_starting_and_then_lets_go(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    lock = settings.zone_state("door") / "lock"
+    starts = f"""
+        import fcntl, os
+        fcntl.flock(os.open({str(lock)!r}, os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """
+    with in_place_of(settings, "door", "admin"):
+        assert settings.zone_state("door").stat().st_mode & 0o777 == 0o700
+        assert settings.paths.state.stat().st_mode & 0o777 == 0o755
+        assert "BlockingIOError" in in_a_process_of_its_own(starts).stderr
+    assert in_a_process_of_its_own(starts).returncode == 0
+
+
+def test_where_one_zone_runs_the_others_are_let_go_too(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with in_place_of(settings, "vault"):
+        held = process_that_holds(settings.zone_state("admin") / "lock")
+        try:
+            with (
+                pytest.raises(ConfigurationError, match="stop Drempel"),
+                in_place_of(settings, "door", "admin"),
+            ):
+                pass
+        finally:
+            held.kill()
+            held.communicate()
+    with in_place_of(settings, "door", "admin"):
+        pass
+
+
+def process_that_holds(lock: Path) -> subprocess.Popen[str]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    script = (
+        f"import fcntl, os, time; lock = os.open({str(lock)!r}, os.O_RDWR | os.O_CREAT); "
+        "fcntl.flock(lock, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_acting_as_nobody_in_particular_changes_nothing() -> None:
+    with acting_as(""):
+        assert os.geteuid() == os.getuid()
+    with pytest.raises(ConfigurationError, match="create it"), acting_as("no-such-user"):
+        pass
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_acting_as_a_user_is_with_their_rights_and_groups_and_ends(tmp_path: Path) -> None:
+    before = os.geteuid(), os.getegid(), os.getgroups()
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    with acting_as("daemon"):
+        user = pwd.getpwnam("daemon")
+        assert (os.geteuid(), os.getegid()) == (user.pw_uid, user.pw_gid)
+        assert os.getgroups() == os.getgrouplist("daemon", user.pw_gid)
+        with pytest.raises(PermissionError):
+            secret.read_text()
+        with pytest.raises(ConfigurationError, match="run it as root"), acting_as("bin"):
+            pass
+    assert (os.geteuid(), os.getegid(), os.getgroups()) == before

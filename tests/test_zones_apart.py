@@ -47,6 +47,7 @@ BREACHES: tuple[tuple[str, Breach], ...] = (
     ("lens", importing("lens/service.py", "from cryptography.hazmat.primitives import hashes")),
     ("vault", importing("vault/comparison.py", "import cv2")),
     ("vault", importing("vault/service.py", "import appliance.packs.fetch")),
+    ("backup", importing("backup/contents.py", "from appliance.vault import store")),
     ("admin", importing("admin/enrolments.py", "import numpy")),
     ("admin", importing("admin/zones.py", "import appliance.packs.manifest")),
 )

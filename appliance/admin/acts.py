@@ -13,6 +13,7 @@ from appliance.admin.registry.holdings import (
     HeldBadge,
     begin_badge,
     complete_badge,
+    doom_all_templates,
     doom_badge,
     doom_badges,
     doom_templates,
@@ -22,7 +23,7 @@ from appliance.admin.registry.holdings import (
 from appliance.admin.registry.once import KeyReused, Once
 from appliance.admin.registry.people import StillHeld, remove_person
 from appliance.admin.upkeep import Upkeep
-from appliance.admin.zones import DoorLink, ZoneRefused
+from appliance.admin.zones import DoorLink, VaultLink, ZoneRefused
 from appliance.journal import Event, Journal
 from appliance.link.messages import Refusal
 
@@ -31,9 +32,16 @@ class Acts:
     """The acts; `by` is the number of the account that acts, 0 for whom the kernel vouches."""
 
     def __init__(
-        self, registry: Registry, door: DoorLink, enrolments: Enrolments, upkeep: Upkeep, journal: Journal
+        self,
+        registry: Registry,
+        vault: VaultLink,
+        door: DoorLink,
+        enrolments: Enrolments,
+        upkeep: Upkeep,
+        journal: Journal,
     ) -> None:
         self._registry = registry
+        self._vault = vault
         self._door = door
         self._enrolments = enrolments
         self._upkeep = upkeep
@@ -110,6 +118,17 @@ class Acts:
         if doomed:
             self.note(Event.BADGE_REMOVED, by)
         return self._upkeep.remove_badge_now(badge)
+
+    def decommission(self, by: int) -> None:
+        """Have vault destroy its keys; what it holds is then to be erased as soon as a new vault can say so.
+
+        Raises:
+            LinkError, ZoneRefused: vault is away or could not: nothing changed, or ask again.
+        """
+        self._enrolments.cancel()
+        self._vault.decommission()
+        self.note(Event.DECOMMISSIONED, by)
+        doom_all_templates(self._registry)
 
     def _erased(self, person: str) -> bool:
         return self._upkeep.erase_now(person) and not holds_template(self._registry, person)

@@ -70,7 +70,7 @@ def _run(settings: Settings) -> int:
     wall = DoorLink(settings.socket("door/admin"), user_ids(settings.users.door))
     enrolling = Enrolments(registry, vault, journal, settings.recognition.captures)
     upkeep = Upkeep(registry, vault, wall, known)
-    acts = Acts(registry, wall, enrolling, upkeep, journal)
+    acts = Acts(registry, vault, wall, enrolling, upkeep, journal)
     house = House(settings, registry, known, vault, wall, enrolling, acts)
     administrators = user_ids(*settings.users.administrators) | {os.geteuid()}
     server = _Server(configured(build(house, journal), administrators, journal))

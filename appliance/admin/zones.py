@@ -12,8 +12,11 @@ from appliance.link.messages import (
     DOOR_TO_ADMIN,
     VAULT_TO_ADMIN,
     AddBadge,
+    AskCheck,
     AskDoor,
     AskVault,
+    Checked,
+    Decommission,
     Done,
     DoorState,
     Enrolled,
@@ -32,6 +35,16 @@ _Answer = TypeVar("_Answer", bound=Message)
 
 COMMAND_TIME = 5.0
 """Seconds for a command and its answer; an erasure waits for the disk."""
+
+CHECK_TIME = 50.0
+"""Seconds for vault to read all its records, 100,000 at most on the slowest board; below `ANSWER_TIME` of
+`appliance.api_client`."""
+DESTROY_TIME = 20.0
+"""Seconds for vault to destroy its keys, in files and in a TPM."""
+_AWAY = (
+    "vault does not answer: is it running? Where it refused to start, its log says why and what to do "
+    "(journalctl -u drempel-vault, or the terminal of `drempel run`)"
+)
 
 REASONS = {
     Refusal.UNKNOWN_HANDLE: "vault has no such template: enrol again",
@@ -63,8 +76,14 @@ class _Zone:
         self._path = path
         self._users = users
 
-    def _ask(self, command: Message, answers: Collection[type[Message]], kind: type[_Answer]) -> _Answer:
-        deadline = Deadline(COMMAND_TIME)
+    def _ask(
+        self,
+        command: Message,
+        answers: Collection[type[Message]],
+        kind: type[_Answer],
+        seconds: float = COMMAND_TIME,
+    ) -> _Answer:
+        deadline = Deadline(seconds)
         with connect(self._path, self._users, deadline) as connection:
             send_message(connection, command, deadline)
             return _expect(read_message(connection, answers, deadline), kind)
@@ -96,6 +115,32 @@ class VaultLink(_Zone):
             LinkError, ZoneRefused: vault does not have it.
         """
         self._ask(Lease(handle, seconds), VAULT_TO_ADMIN, Done)
+
+    def check(self) -> Checked:
+        """What stands in vault, once it has looked at every record.
+
+        Raises:
+            LinkError: it is away.
+            ZoneRefused: it cannot.
+        """
+        return self._ask_at_length(AskCheck(), Checked, CHECK_TIME)
+
+    def decommission(self) -> None:
+        """Have vault destroy its keys; when this returns, it has.
+
+        Raises:
+            LinkError, ZoneRefused: they may still be there; ask again.
+        """
+        self._ask_at_length(Decommission(), Done, DESTROY_TIME)
+
+    def _ask_at_length(self, command: Message, kind: type[_Answer], seconds: float) -> _Answer:
+        """Ask what takes long; who asks waits for it, and is told what to do where vault is away."""
+        try:
+            return self._ask(command, VAULT_TO_ADMIN, kind, seconds)
+        except Malformed:
+            raise
+        except LinkError as error:
+            raise LinkError(_AWAY) from error
 
     def enrol(
         self, request: OpenEnrolment, report: Callable[[Progress], None], cancelled: Callable[[], bool]

@@ -14,6 +14,7 @@ import os
 import secrets
 import sqlite3
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from appliance.errors import DrempelError
@@ -133,6 +134,32 @@ class Badges:
             raise self._unreadable(error) from error
         return row is not None
 
+    def ids(self) -> set[bytes]:
+        """The ids of the badges that open, 16 bytes each.
+
+        Raises:
+            BadgesUnreadable: the file cannot be read.
+        """
+        try:
+            return {badge for (badge,) in self._read.execute("SELECT id FROM badge")}
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def keep_only(self, badges: Collection[bytes]) -> None:
+        """Let no other badges open than those with these ids, durably.
+
+        Raises:
+            BadgesUnreadable: the file cannot be written; nothing changed.
+        """
+        gone = [(badge,) for badge in self.ids() if badge not in badges]
+        with self._writing:
+            try:
+                with self._write:
+                    self._write.executemany("DELETE FROM badge WHERE id = ?", gone)
+                self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                raise self._unreadable(error) from error
+
     def count(self) -> int:
         """How many badges open.
 
@@ -179,22 +206,32 @@ class Badges:
                 _make_key(key_path)
             self._key = _read_key(key_path)
             # One transaction, and the version last in it: a power cut leaves a whole file or an empty one.
-            check = self._key_check().hex()
+            check = _key_check(self._key).hex()
             self._write.executescript(
                 f"BEGIN;{_CREATE}INSERT INTO key_check VALUES (x'{check}');"  # noqa: S608 - our own digest
                 f"PRAGMA user_version = {SCHEMA};COMMIT;"
             )
         else:
             self._key = _read_key(key_path)
-            stored = self._write.execute("SELECT hmac FROM key_check").fetchone()
-            if stored is None or not hmac.compare_digest(stored[0], self._key_check()):
+            if not is_key_of(self._key, self._write):
                 raise BadgesUnreadable(f"{key_path} is not the key of {self._path}: {_RESTORE}")
-
-    def _key_check(self) -> bytes:
-        return hmac.digest(self._key, b"drempel badges", "sha256")
 
     def _unreadable(self, error: sqlite3.Error) -> BadgesUnreadable:
         return BadgesUnreadable(f"{self._path} cannot be used ({error}): {_RESTORE}")
+
+
+def is_key_of(key: bytes, database: sqlite3.Connection) -> bool:
+    """Whether the pseudonyms in a badge file were made under `key`.
+
+    Raises:
+        sqlite3.Error: the file cannot be read, or is no badge file.
+    """
+    stored = database.execute("SELECT hmac FROM key_check").fetchone()
+    return stored is not None and hmac.compare_digest(stored[0], _key_check(key))
+
+
+def _key_check(key: bytes) -> bytes:
+    return hmac.digest(key, b"drempel badges", "sha256")
 
 
 _RESTORE = "restore both from a backup, or move both away and add the badges again"

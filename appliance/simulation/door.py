@@ -59,6 +59,7 @@ class Plan:
         unlock_time, attempt_time, answer_time: seconds, as in the settings.
         pack: the model pack, acknowledged.
         api_port: of loopback, where the API listens beside its Unix socket; 0 for none.
+        site: what the door is called.
     """
 
     packs: Path
@@ -68,6 +69,7 @@ class Plan:
     answer_time: float = 3.0
     pack: str = "edge"
     api_port: int = 0
+    site: str = "Simulated door"
 
 
 class SimulatedDoor:
@@ -316,7 +318,7 @@ def _settings_text(state: Path, runtime: Path, plan: Plan) -> str:
     named = plan.recognition
     return f"""# The settings of a simulated door. All zones run as the user who started it.
 [site]
-name = "Simulated door"
+name = {_quoted(plan.site)}
 language = "en"
 
 [paths]

@@ -94,7 +94,7 @@ def office(short_folder: Path, registry: Registry, me: frozenset[int]) -> Iterat
     enrolments = Enrolments(registry, vault, journal, 2)
     accounts = Accounts(registry)
     upkeep = Upkeep(registry, vault, door, accounts)
-    acts = Acts(registry, door, enrolments, upkeep, journal)
+    acts = Acts(registry, vault, door, enrolments, upkeep, journal)
     house = House(Settings(), registry, accounts, vault, door, enrolments, acts)
     yield Office(short_folder, house, Http(build(house, journal)), upkeep, journal)
     enrolments.cancel()

@@ -3,6 +3,7 @@
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
     ADMIN_TO_DOOR,
     ADMIN_TO_VAULT,
+    AskCheck,
     AskDoor,
     AskVault,
+    Checked,
     Done,
     DoorMode,
     DoorState,
@@ -44,6 +47,8 @@ class ScriptedZone:
     heard: list[Message] = field(default_factory=list)
     refuse: dict[type[Message], Refused] = field(default_factory=dict)
     enrolling: Act = hang_up
+    checked: Checked = field(default_factory=lambda: Checked(1, 2, 0, 0, 7, 1))
+    slow: float = 0.0
 
     def of(self, kind: type[Message]) -> list[Message]:
         return [message for message in self.heard if isinstance(message, kind)]
@@ -58,6 +63,9 @@ class ScriptedZone:
                 self.heard.append(command)
                 if type(command) in self.refuse:
                     send_message(connection, self.refuse[type(command)], Deadline(5))
+                elif isinstance(command, AskCheck):
+                    time.sleep(self.slow)
+                    send_message(connection, self.checked, Deadline(5))
                 elif isinstance(command, OpenEnrolment):
                     self.enrolling(connection, command)
                 elif isinstance(command, AskEvents):

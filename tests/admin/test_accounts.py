@@ -41,6 +41,8 @@ RULES = {
     "DELETE /badges/{badge_id}": DESK,
     "GET /door": ALL,
     "GET /door/events": WATCH,
+    "GET /vault/check": WATCH,
+    "POST /decommission": ALONE,
     "GET /status": ALL,
     "GET /settings": WATCH,
     "GET /accounts": WATCH,

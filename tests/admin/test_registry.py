@@ -235,7 +235,7 @@ def test_a_registry_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Pat
     if damage == "newer":
         Registry(path).close()
         db = sqlite3.connect(path)
-        db.execute("PRAGMA user_version = 3")
+        db.execute("PRAGMA user_version = 4")
         db.close()
     else:
         path.write_bytes(b"no database at all, " * 500)

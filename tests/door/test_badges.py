@@ -221,3 +221,16 @@ def test_exactly_the_badges_that_were_added_open(
         assert badges.count() == len(held)
     finally:
         badges.close()
+
+
+def test_only_the_badges_that_are_named_are_kept(badges: Badges, tmp_path: Path) -> None:
+    kept, gone = badge_id(), badge_id()
+    badges.add(kept, 26, NUMBER)
+    badges.add(gone, 26, NUMBER + 1)
+    assert badges.ids() == {kept, gone}
+    badges.keep_only({kept, badge_id()})
+    assert badges.ids() == {kept}
+    assert badges.opens(26, NUMBER)
+    assert not badges.opens(26, NUMBER + 1)
+    badges.close()
+    assert gone not in (tmp_path / "badges.db").read_bytes()

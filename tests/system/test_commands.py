@@ -26,7 +26,7 @@ def door(test_models: Path, portrait_paths: dict[str, Path]) -> Iterator[House]:
         yield house
 
 
-def run(door: House, *words: str, exit_status: int = 0) -> str:
+def run(door: House, *words: str, exit_status: int = 0, stderr: bool = False) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "appliance.cli", *words],
         capture_output=True,
@@ -38,7 +38,7 @@ def run(door: House, *words: str, exit_status: int = 0) -> str:
     if exit_status:
         assert len(done.stderr.splitlines()) <= 1, "an error is one line"
         assert "Traceback" not in done.stderr
-    return done.stdout if exit_status == 0 else done.stdout + done.stderr
+    return done.stdout if exit_status == 0 and not stderr else done.stdout + done.stderr
 
 
 def as_json(door: House, *words: str) -> Any:
@@ -97,6 +97,18 @@ def test_a_person_from_the_first_word_to_the_last(door: House, tmp_path: Path) -
     assert {each["zone"]: each["ok"] for each in journals} == dict.fromkeys(
         ("door", "lens", "vault", "admin"), True
     )
+
+
+def test_a_door_that_runs_is_backed_up_and_not_restored_under(door: House, tmp_path: Path) -> None:
+    as_json(door, "people", "add", "Backed Up")
+    (tmp_path / "passphrase").write_text("correct horse battery staple\n")
+    words = (str(tmp_path / "backup"), "--passphrase-file", str(tmp_path / "passphrase"))
+    assert as_json(door, "backup", *words)["bytes"] == (tmp_path / "backup").stat().st_size
+    assert "Templates are not in it" in run(
+        door, "backup", str(tmp_path / "another"), *words[1:], stderr=True
+    )
+    assert "stop Drempel first" in run(door, "restore", *words, exit_status=2)
+    assert as_json(door, "people", "erase", "Backed Up") == {"state": "erased"}
 
 
 def test_an_account_from_its_token_to_its_end(door: House) -> None:

@@ -13,6 +13,7 @@ from appliance.admin.api import (
     enrolments,
     people,
     status,
+    vault,
 )
 from appliance.admin.api.access import RouteWithoutRule, RuledRoute
 from appliance.admin.api.gate import Gate
@@ -20,7 +21,7 @@ from appliance.admin.api.house import House
 from appliance.admin.api.problems import install
 from appliance.journal import Journal
 
-RESOURCES = (people, enrolments, badges, door, status, configuration, accounts, description)
+RESOURCES = (people, enrolments, badges, door, vault, status, configuration, accounts, description)
 
 
 def build(house: House, journal: Journal) -> FastAPI:

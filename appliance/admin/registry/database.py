@@ -10,7 +10,7 @@ from pathlib import Path
 from appliance.database import DatabaseUnusable, open_database
 from appliance.errors import DrempelError
 
-SCHEMA = 2
+SCHEMA = 3
 _FIRST = """
 CREATE TABLE person (
     id TEXT PRIMARY KEY,
@@ -79,6 +79,17 @@ CREATE INDEX template_pending ON template (handle) WHERE state = 'pending';
 CREATE INDEX badge_removing ON badge (person) WHERE state = 'removing';
 CREATE INDEX badge_pending ON badge (id) WHERE state = 'pending';
 """
+_THIRD = """
+-- Which registry this is, so that none is restored over another's people; a copy of it keeps the name.
+CREATE TABLE lineage (id BLOB NOT NULL CHECK (length(id) = 16)) STRICT;
+INSERT INTO lineage VALUES (randomblob(16));
+-- Who was erased and which badges were taken away, by an id that was random and now leads to nobody: a backup
+-- made before must not bring them back. A withdrawn consent stays on record, and is its own mark.
+CREATE TABLE erased_person (id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE removed_badge (id BLOB PRIMARY KEY CHECK (length(id) = 16)) STRICT, WITHOUT ROWID;
+"""
+TABLES = _FIRST + _SECOND + _THIRD
+UPGRADES = {1: _SECOND, 2: _THIRD}
 
 
 class RegistryError(DrempelError, OSError):
@@ -105,7 +116,7 @@ class Registry:
         self.completed: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.log_holds_erased = False
         try:
-            self._db = open_database(path, SCHEMA, _FIRST + _SECOND, {1: _SECOND})
+            self._db = open_database(path, SCHEMA, TABLES, UPGRADES)
         except DatabaseUnusable as error:
             raise RegistryError(str(error)) from error
 

@@ -76,6 +76,12 @@ def doom_template(registry: Registry, handle: bytes) -> None:
         db.execute("UPDATE template SET state = 'erasing' WHERE handle = ?", (handle,))
 
 
+def doom_all_templates(registry: Registry) -> None:
+    """Mark all templates for erasure, as when their keys were destroyed."""
+    with registry.transaction() as db:
+        db.execute("UPDATE template SET state = 'erasing' WHERE state = 'enrolled'")
+
+
 def finish_making(registry: Registry, held: bytes) -> None:
     """Nobody makes this handle or badge any more: what is still pending of it was abandoned.
 
@@ -235,9 +241,10 @@ def doomed_badges(registry: Registry, person: str | None = None) -> list[bytes]:
 
 
 def badge_removed(registry: Registry, badge: bytes) -> None:
-    """Door has removed it."""
+    """Door has removed it; that it was is kept, so that no backup brings it back."""
     with registry.transaction() as db:
-        db.execute("DELETE FROM badge WHERE id = ? AND state = 'removing'", (badge,))
+        if db.execute("DELETE FROM badge WHERE id = ? AND state = 'removing'", (badge,)).rowcount:
+            db.execute("INSERT OR IGNORE INTO removed_badge VALUES (?)", (badge,))
 
 
 def list_badges(registry: Registry, after: int, limit: int, person: str | None = None) -> Slice[HeldBadge]:

@@ -96,6 +96,8 @@ def find_person(registry: Registry, person: str) -> Person:
 def remove_person(registry: Registry, person: str) -> None:
     """Remove a person whom no other zone holds anything of any more, with their consents.
 
+    That somebody with this id was erased is kept, so that no backup brings them back.
+
     Raises:
         StillHeld: a template or a badge is still there.
     """
@@ -106,7 +108,8 @@ def remove_person(registry: Registry, person: str) -> None:
                 "(SELECT 1 FROM template WHERE template.consent = consent.id)",
                 (person,),
             )
-            db.execute("DELETE FROM person WHERE id = ?", (person,))
+            if db.execute("DELETE FROM person WHERE id = ?", (person,)).rowcount:
+                db.execute("INSERT OR IGNORE INTO erased_person VALUES (?)", (person,))
             registry.log_holds_erased = True
     except sqlite3.IntegrityError as error:
         raise StillHeld(
