@@ -79,7 +79,6 @@ class Event(enum.StrEnum):
     TOKEN_GIVEN = "token given"  # noqa: S105 - the name of an event
     ACCOUNT_ADDED = "account added"
     ACCOUNT_REVOKED = "account revoked"
-    DECOMMISSIONED = "decommissioned"
     RESTORED = "restored"
     WRONG_TOKEN = "wrong token"  # noqa: S105 - the name of an event
 

@@ -14,6 +14,7 @@ from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
 from appliance.link.messages import (
     MAX_LEASE,
+    ClaimKind,
     Guidance,
     OpenEnrolment,
     Progress,
@@ -75,10 +76,12 @@ class Enrolments:
         self._lock = threading.Lock()
         self._beginning = threading.Lock()
         self._all: dict[str, Enrolment] = {}
-        self._made: dict[Once, tuple[str, tuple[str, int]]] = {}
+        self._made: dict[Once, tuple[str, tuple[str, int, ClaimKind]]] = {}
 
-    def begin(self, person: str, seconds: int, once: Once | None = None) -> Enrolment:
-        """Open a window of `seconds` for a person whose consent is on record.
+    def begin(
+        self, person: str, seconds: int, once: Once | None = None, claim: ClaimKind = ClaimKind.TOKEN
+    ) -> Enrolment:
+        """Open a window of `seconds` for a person with a consent on record, who will claim with `claim`.
 
         A call with the same `once` gets the enrolment of the first. That is remembered in memory alone, as
         windows are: a restart of this process has closed them.
@@ -90,19 +93,19 @@ class Enrolments:
         with self._beginning:
             if once is not None and once in self._made:
                 made, asked = self._made[once]
-                if asked != (person, seconds):
+                if asked != (person, seconds, claim):
                     raise KeyReused
                 if made not in self._all:
                     raise NotAgain("that enrolment is over: use a new Idempotency-Key to open another")
                 return self._all[made]
-            enrolment = self._begin(person, seconds)
+            enrolment = self._begin(person, seconds, claim)
             if once is not None:
-                self._made[once] = (enrolment.id, (person, seconds))
+                self._made[once] = (enrolment.id, (person, seconds, claim))
                 if len(self._made) > MOST_KEYS:
                     del self._made[next(iter(self._made))]
         return enrolment
 
-    def _begin(self, person: str, seconds: int) -> Enrolment:
+    def _begin(self, person: str, seconds: int, claim: ClaimKind) -> Enrolment:
         with self._lock:
             if any(each.state is EnrolmentState.OPEN for each in self._all.values()):
                 # Vault has one window; a second would only fail there, on a thread of its own.
@@ -114,7 +117,7 @@ class Enrolments:
         consent = current_consent(self._registry, person)
         handle = begin_template(self._registry, person, consent.id)
         enrolment = Enrolment(secrets.token_hex(8), person, handle, self._captures)
-        request = OpenEnrolment(handle, consent.id, MAX_LEASE, self._captures, seconds)
+        request = OpenEnrolment(handle, consent.id, MAX_LEASE, self._captures, seconds, claim)
         with self._lock:
             for old in forgotten:
                 del self._all[old.id]
@@ -213,7 +216,11 @@ class Enrolments:
         with self._lock:
             if enrolment.cancelled.is_set() or not complete_template(self._registry, enrolment.handle):
                 return False
-            enrolment.token = token
+            if token:
+                enrolment.token = token
+            else:
+                # A card, or a number and PIN: the person has it already.
+                enrolment.token_gone.set()
             enrolment.remaining = 0
             enrolment.state = EnrolmentState.DONE
         return True

@@ -27,6 +27,7 @@ from appliance.link.messages import (
     Refusal,
     Refused,
     RemoveBadge,
+    RotateEpoch,
     VaultState,
 )
 from appliance.link.sockets import Deadline, LinkError, Malformed, connect
@@ -125,6 +126,14 @@ class VaultLink(_Zone):
         """
         return self._ask_at_length(AskCheck(), Checked, CHECK_TIME)
 
+    def rotate(self) -> None:
+        """Have vault begin a new epoch; when this returns, the old key is destroyed.
+
+        Raises:
+            LinkError, ZoneRefused: it may not be yet; ask again.
+        """
+        self._ask_at_length(RotateEpoch(), Done, DESTROY_TIME)
+
     def decommission(self) -> None:
         """Have vault destroy its keys; when this returns, it has.
 
@@ -147,6 +156,8 @@ class VaultLink(_Zone):
     ) -> bytearray:
         """Keep an enrolment window open until the template is stored; its token, for the caller to overwrite.
 
+        It is empty where the person claims with a card, or a number and PIN.
+
         Raises:
             LinkError: vault went away; the template is not stored, or is erased by the next clean-up.
             ZoneRefused: the window was refused, or its time passed.
@@ -158,6 +169,8 @@ class VaultLink(_Zone):
                 message = _next(connection, whole.earlier(0.25))
                 if isinstance(message, Progress):
                     report(message)
+                elif isinstance(message, Done):
+                    return bytearray()
                 elif message is not None:
                     return bytearray(_expect(message, Enrolled).token)
         raise ZoneRefused(Refusal.WINDOW_EXPIRED)

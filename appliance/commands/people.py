@@ -1,6 +1,7 @@
 """`drempel people`, `consent`, `enrol`, `erase` and `badges`: all through the local API."""
 
 import base64
+import enum
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,16 @@ from appliance.commands.shared import (
     show,
     show_table,
 )
+from appliance.errors import ConfigurationError
+
+
+class Claim(enum.StrEnum):
+    """With what a person claims their template."""
+
+    TOKEN = "token"  # noqa: S105 - a word of the interface
+    CARD = "card"
+    NUMBER = "number"
+
 
 people_app = typer.Typer(help="People: who may have a badge or a template.", no_args_is_help=True)
 consent_app = typer.Typer(help="Consent: without it on record, nobody is enrolled.", no_args_is_help=True)
@@ -93,21 +104,34 @@ def enrol(
     png: Annotated[Path | None, typer.Option(help="Write the token as a PNG, to print or to send.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the token as an SVG, 50 mm wide.")] = None,
     seconds: Annotated[int, typer.Option(min=10, max=3600, help="How long the window stays open.")] = 120,
+    claim: Annotated[
+        Claim,
+        typer.Option(help="What the person will hold up or type: a token that is given out, or theirs."),
+    ] = Claim.TOKEN,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Enrol a person: they press the button at the door, and look. The token is given out once."""
+    """Enrol a person: they press the button at the door, and look. The token is given out once.
+
+    With --claim card or number there is no token: the person holds up the card, or types number and PIN, with
+    each press. A site takes what claims and tier in its settings name.
+    """
     from appliance import qr  # noqa: PLC0415
 
+    if (png or svg) and claim is not Claim.TOKEN:
+        raise ConfigurationError(f"a {claim.value} is the person's own: leave out --png and --svg")
     api = api_client(config)
     # The files first: a token that cannot be written down would be lost.
     files = {path: qr.reserve(path) for path in (png, svg) if path is not None}
     try:
-        enrolment = _enrol(api, who, seconds)
+        enrolment = _enrol(api, who, seconds, claim)
     except BaseException:
         for path in files:
             path.unlink()
         raise
+    if claim is not Claim.TOKEN:
+        show({"id": enrolment["id"], "state": "done"}, f"Enrolled, for their {claim.value}.", as_json=as_json)
+        return
     text = api.call("POST", f"/enrolments/{enrolment['id']}/token")["token"]
     token = bytearray(base64.b64decode(text))
     progress("Enrolled. This is the token, this once: it cannot be shown again.")
@@ -124,14 +148,14 @@ def enrol(
     token[:] = bytes(len(token))
 
 
-def _enrol(api: ApiClient, who: str, seconds: int) -> dict[str, Any]:
+def _enrol(api: ApiClient, who: str, seconds: int, claim: Claim) -> dict[str, Any]:
     """Open a window and see it through.
 
     Raises:
         ApiError: it failed, or was cancelled from the keyboard; nothing was kept.
     """
     enrolment: dict[str, Any] = api.call(
-        "POST", "/enrolments", {"person": person_id(api, who), "seconds": seconds}
+        "POST", "/enrolments", {"person": person_id(api, who), "seconds": seconds, "claim": claim.value}
     )
     progress(f"The window is open for {seconds} s: let the person press the button and look into the lens.")
     try:

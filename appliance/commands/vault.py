@@ -47,6 +47,19 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     sys.exit(0 if found["ok"] else 1)
 
 
+def rotate_keys(config: Config = None, as_json: AsJson = False) -> None:
+    """Change vault's epoch key, as each erasure does. Everyone's token stays as it is.
+
+    No copy of vault's database from before opens any more. How the other keys are changed: docs/keys.md.
+    """
+    api = api_client(config)
+    with _said_when_slow(
+        "Vault seals every record's half anew: with 100,000 of them it takes a few seconds."
+    ):
+        done = api.call("POST", "/vault/rotation")
+    show(done, "The epoch key is a new one; the old one is destroyed.", as_json=as_json)
+
+
 def decommission(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: destroy the keys.")] = False,
     config: Config = None,

@@ -124,9 +124,7 @@ class Vaulted:
         Raises:
             StoreError: not erased, or not for good yet; ask again.
         """
-        return erase(
-            self.epochs, self.store, handles, lambda db: forget(db, self.epochs.index_key, handles)
-        )
+        return erase(self.epochs, self.store, handles, lambda db: forget(db, self.epochs.index_key, handles))
 
     def open(self, claim: Token | Credential) -> Claimed | None:
         """The claim, opened, and charged as a failure (see `limits`); None when it does not open.

@@ -150,8 +150,7 @@ def test_what_else_has_to_go_goes_in_the_same_transaction(store: Store) -> None:
     kept = record()
     store.add(kept)
     with store.transaction() as db:
-        db.execute("CREATE TABLE failure (claim BLOB)")
-        db.execute("INSERT INTO failure VALUES (x'01')")
+        db.execute("INSERT INTO failure VALUES (?, 1, 1)", (bytes(32),))
 
     def also(db: sqlite3.Connection) -> None:
         db.execute("DELETE FROM failure")

@@ -6,6 +6,7 @@ differently, and cancel. The captures themselves are presses of the button at th
 
 import asyncio
 import base64
+import enum
 from collections.abc import AsyncIterable
 from http import HTTPStatus
 from typing import Annotated
@@ -23,7 +24,7 @@ from appliance.admin.enrolments import Enrolment, EnrolmentState
 from appliance.admin.registry.once import Kind
 from appliance.admin.registry.people import find_person
 from appliance.journal import Event
-from appliance.link.messages import Guidance
+from appliance.link.messages import ClaimKind, Guidance
 
 routes = router("/enrolments", "enrolments")
 
@@ -33,8 +34,19 @@ NONE = documented(HTTPStatus.NOT_FOUND, "There is no such enrolment, or admin wa
 _FRONT_DESK = (Role.ADMINISTRATOR, Role.ENROLLER)
 
 
+class Claim(enum.StrEnum):
+    """With what the person will claim their template at the door."""
+
+    TOKEN = "token"  # noqa: S105 - a word of the interface
+    """A QR code, given out once after the enrolment."""
+    CARD = "card"
+    """A card's credential of at least 96 secret random bits, held up after each press of the enrolment."""
+    NUMBER = "number"
+    """A number and a PIN, typed after each press; only where the settings justify tier 3."""
+
+
 class NewEnrolment(BaseModel):
-    """For whom, and for how long the window stays open."""
+    """For whom, with what they will claim, and for how long the window stays open."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -42,6 +54,7 @@ class NewEnrolment(BaseModel):
     )
 
     person: str
+    claim: Claim = Claim.TOKEN
     seconds: Annotated[int, Field(strict=True, ge=10, le=3600)] = 120
 
 
@@ -105,7 +118,7 @@ def begin(
     """Open a window; the person presses the button at the door."""
     person = find_person(house.registry, new.person).id
     key = once(caller, idempotency_key, Kind.ENROLMENT)
-    enrolment = house.enrolments.begin(person, new.seconds, key)
+    enrolment = house.enrolments.begin(person, new.seconds, key, ClaimKind[new.claim.name])
     house.acts.note(Event.WINDOW_OPENED, caller.account)
     return _progress(enrolment)
 

@@ -11,6 +11,7 @@ from appliance.admin.accounts import Role
 from appliance.admin.api.access import Calling, allows, router
 from appliance.admin.api.house import Used
 from appliance.admin.api.problems import documented
+from appliance.journal import Event
 
 routes = router("", "vault")
 
@@ -60,6 +61,20 @@ class Check(BaseModel):
     database: Database
 
 
+class Rotating(enum.StrEnum):
+    """How it stands: there is no halfway."""
+
+    ROTATED = "rotated"
+
+
+class Rotation(BaseModel):
+    """The epoch key is a new one, and the old one destroyed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"state": "rotated"}]})
+
+    state: Rotating
+
+
 class Confirmation(BaseModel):
     """That it is meant: the site's name, exactly as the settings have it."""
 
@@ -97,6 +112,15 @@ def check(house: Used) -> Check:
         epoch=found.epoch,
         database=Database.SOUND if sound else Database.DAMAGED,
     )
+
+
+@routes.post("/vault/rotation", responses=_REFUSED)
+@allows(Role.ADMINISTRATOR)
+def rotate(house: Used, caller: Calling) -> Rotation:
+    """Change the epoch key, as each erasure does: no copy of vault's database from before opens any more."""
+    house.vault.rotate()
+    house.acts.note(Event.KEYS_ROTATED, caller.account)
+    return Rotation(state=Rotating.ROTATED)
 
 
 @routes.post(

@@ -71,6 +71,7 @@ def _open_one(vault: Enrolled) -> float:
     took = time.perf_counter() - started
     assert claimed is not None, "a record of this vault opens"  # noqa: S101 - or the figure is of nothing
     claimed.forget()
+    vault.vaulted.limits.succeeded(claimed.handle)
     return took * 1000
 
 
