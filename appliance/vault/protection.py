@@ -172,7 +172,7 @@ def seal(
         sealed = _seal(key, body, binding.data(_WHOLE))
         plain[:KEY] = half
         plain[KEY:] = hashlib.sha256(sealed).digest()
-        return Sealed(_seal(epoch_key.key, plain, binding.data(_HALF, epoch_key.epoch)), sealed)
+        return Sealed(_seal_by(epoch_key.cipher, plain, binding.data(_HALF, epoch_key.epoch)), sealed)
     finally:
         for buffer in (half, key, rotation_key, body, plain):
             wipe(buffer)
@@ -206,7 +206,7 @@ def rewrap(half: bytes, binding: Binding, old: EpochKey, new: EpochKey) -> bytes
     """
     plain = _open_half(half, old, binding)
     try:
-        return _seal(new.key, plain, binding.data(_HALF, new.epoch))
+        return _seal_by(new.cipher, plain, binding.data(_HALF, new.epoch))
     finally:
         wipe(plain)
 
@@ -259,14 +259,22 @@ def _hkdf(material: bytearray, salt: bytes, info: bytes) -> bytearray:
 
 
 def _seal(key: bytearray, plain: bytearray, data: bytes) -> bytes:
-    nonce = secrets.token_bytes(NONCE)
-    return nonce + AESGCM(key).encrypt(nonce, plain, data)
+    return _seal_by(AESGCM(key), plain, data)
 
 
 def _open(key: bytearray, sealed: bytes, data: bytes) -> bytearray:
+    return _open_by(AESGCM(key), sealed, data)
+
+
+def _seal_by(cipher: AESGCM, plain: bytearray, data: bytes) -> bytes:
+    nonce = secrets.token_bytes(NONCE)
+    return nonce + cipher.encrypt(nonce, plain, data)
+
+
+def _open_by(cipher: AESGCM, sealed: bytes, data: bytes) -> bytearray:
     plain = bytearray(max(0, len(sealed) - NONCE - TAG))
     try:
-        AESGCM(key).decrypt_into(sealed[:NONCE], sealed[NONCE:], data, plain)
+        cipher.decrypt_into(sealed[:NONCE], sealed[NONCE:], data, plain)
     except (InvalidTag, ValueError) as error:
         # OpenSSL decrypts before it has seen the tag.
         wipe(plain)
@@ -276,7 +284,7 @@ def _open(key: bytearray, sealed: bytes, data: bytes) -> bytearray:
 
 def _open_half(half: bytes, epoch_key: EpochKey, binding: Binding) -> bytearray:
     """`r ‖ SHA-256(sealed body)`, 64 bytes, in a buffer that the caller overwrites."""
-    plain = _open(epoch_key.key, half, binding.data(_HALF, epoch_key.epoch))
+    plain = _open_by(epoch_key.cipher, half, binding.data(_HALF, epoch_key.epoch))
     if len(plain) != _HALF_SIZE:
         wipe(plain)
         raise NotAuthentic

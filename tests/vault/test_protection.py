@@ -301,7 +301,7 @@ def test_what_lies_between_secret_and_keys_is_overwritten_as_well() -> None:
         protection._derive(bytearray(SECRET), bytearray(b"r" * 32), kept.binding)
     with locals_at_return(protection._write_body) as of_body:
         written = protection._write_body(bytearray(32), kept.template, kept.mean, kept.binding)
-    with locals_at_return(protection._open) as of_open, pytest.raises(NotAuthentic):
+    with locals_at_return(protection._open_by) as of_open, pytest.raises(NotAuthentic):
         protection._open(bytearray(32), kept.sealed.body, b"")
     (derived,), (body,), (opened,) = of_derive, of_body, of_open
     assert len(derived["both"]) == 64

@@ -150,10 +150,11 @@ def test_what_else_has_to_go_goes_in_the_same_transaction(store: Store) -> None:
     kept = record()
     store.add(kept)
     with store.transaction() as db:
-        db.execute("INSERT INTO failure VALUES (?, 1, 1)", (bytes(32),))
+        db.execute("CREATE TABLE beside (claim BLOB)")
+        db.execute("INSERT INTO beside VALUES (x'01')")
 
     def also(db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM failure")
+        db.execute("DELETE FROM beside")
 
     def fails(_: Half) -> bytes:
         raise StoreError("no")
@@ -161,10 +162,10 @@ def test_what_else_has_to_go_goes_in_the_same_transaction(store: Store) -> None:
     with pytest.raises(StoreError):
         store.change_epoch(2, [], fails, also)
     with store.transaction() as db:
-        assert db.execute("SELECT count(*) FROM failure").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM beside").fetchone() == (1,)
     store.change_epoch(2, [], lambda each: each.half, also)
     with store.transaction() as db:
-        assert db.execute("SELECT count(*) FROM failure").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM beside").fetchone() == (0,)
 
 
 def test_an_erased_record_leaves_no_byte_on_the_disk(store: Store, tmp_path: Path) -> None:
