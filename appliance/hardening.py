@@ -1,8 +1,8 @@
 """What keeps a zone's memory where it is: no other process reads it, no core file holds it, no swap takes it.
 
-What it does not do: root reads all of it, through /proc/PID/mem or a module of the kernel, and a sleep to disk
-(hibernation) writes locked pages too. A device has neither a swap nor such a sleep; the lock is for the day
-that somebody adds one.
+What it does not do: root reads all of it, through /proc/PID/mem or a module of the kernel, and a sleep to
+disk (hibernation) writes locked pages too. A device has neither a swap nor such a sleep; the lock is for the
+day that somebody adds one.
 """
 
 import ctypes
@@ -25,8 +25,8 @@ class NotHardened(DrempelError, OSError):
 def close_to_others() -> None:
     """Let no process of the same user trace this one or read its memory, and leave no core file.
 
-    prctl(2), PR_SET_DUMPABLE 0: the entries below /proc/PID belong to root from here on. The limit on core files
-    alone would not do: a core that is piped to a program (core_pattern) does not ask for it.
+    prctl(2), PR_SET_DUMPABLE 0: the entries below /proc/PID belong to root from here on. The limit on core
+    files alone would not do: a core that is piped to a program (core_pattern) does not ask for it.
 
     Raises:
         NotHardened: the kernel refuses.
@@ -42,9 +42,9 @@ def close_to_others() -> None:
 def lock_memory() -> str | None:
     """Keep every page of this process out of swap, those it has and those it will touch.
 
-    mlockall(2) with MCL_ONFAULT: a page is locked when it is first touched, so that what is reserved and never
-    used (stacks of threads, arenas of malloc) costs nothing. A limit that is not infinite is not tried: the
-    lock would hold, and some later allocation of this process would fail for it.
+    mlockall(2) with MCL_ONFAULT: a page is locked when it is first touched, so that what is reserved and
+    never used (stacks of threads, arenas of malloc) costs nothing. A limit that is not infinite is not tried:
+    the lock would hold, and some later allocation of this process would fail for it.
 
     Returns:
         None when it is locked; else why it is not, with what to do.

@@ -46,9 +46,9 @@ def run_zone(zone: Zone, serve: Callable[[], int]) -> int:
 def begin(settings: Settings, zone: Zone) -> Journal:
     """Prepare this process to be `zone`, and open its journal.
 
-    Files that it makes are for its user alone, no process of that user reads its memory, and a crash leaves no
-    core file with what it held; vault's memory is never swapped. From here to its end this process is the only
-    one that is this zone, whether or not its journal opens.
+    Files that it makes are for its user alone, no process of that user reads its memory, and a crash leaves
+    no core file with what it held; vault's memory is never swapped. From here to its end this process is the
+    only one that is this zone, whether or not its journal opens.
 
     Raises:
         ConfigurationError: another user should be this zone, another process is, or a folder of this zone

@@ -54,7 +54,7 @@ def started(folder: Path, zone: str, *before: str) -> subprocess.Popen[str]:
 def test_no_process_of_the_same_user_reads_the_memory_of_a_zone(tmp_path: Path, zone: str) -> None:
     with started(tmp_path, zone) as process:
         status(process)
-        # The kernel gives what lies below /proc/PID of such a process to root, and no tracer but root may attach.
+        # The kernel gives what lies below /proc/PID of such a process to root; no other tracer may attach.
         assert Path(f"/proc/{process.pid}/environ").stat().st_uid == 0
         assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0
         if os.geteuid() != 0:
@@ -106,9 +106,8 @@ def test_a_vault_that_may_not_lock_its_memory_says_so_in_one_line_and_goes_on(tm
         process.kill()
         assert process.stderr is not None
         said = process.stderr.read()
-    assert re.fullmatch(
-        r"drempel vault: memory is not locked: its limit is 8192 KiB; set LimitMEMLOCK=infinity in the unit\n",
-        said,
+    assert said == (
+        "drempel vault: memory is not locked: its limit is 8192 KiB; set LimitMEMLOCK=infinity in the unit\n"
     )
 
 
