@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Literal, get_args
 
 from appliance.errors import ConfigurationError, DrempelError
-from appliance.hardening import close_to_others, lock_memory_or_say
+from appliance.hardening import close_to_others, keep_secrets_in_place
 from appliance.journal import Journal
 from appliance.link.sockets import user_ids
 from appliance.settings import Settings
@@ -64,7 +64,7 @@ def begin(settings: Settings, zone: Zone) -> Journal:
     _own_folder(settings.paths.runtime / zone, 0o755)
     _lock(settings.zone_state(zone) / "lock", zone)
     if zone == "vault":
-        lock_memory_or_say()
+        keep_secrets_in_place()
     return Journal(settings.zone_state(zone) / "journal.jsonl")
 
 

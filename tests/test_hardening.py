@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.hardening import ENVIRONMENT
 from appliance.process import ZONES
 from tests.looking import only_root_looks_in
 
@@ -37,8 +38,11 @@ def status(process: subprocess.Popen[str]) -> dict[str, str]:
     return found
 
 
-def started(folder: Path, zone: str, *before: str) -> subprocess.Popen[str]:
+def started(
+    folder: Path, zone: str, *before: str, environment: dict[str, str] = ENVIRONMENT
+) -> subprocess.Popen[str]:
     script = textwrap.dedent(BEGIN.format(root=str(folder), zone=zone))
+    without = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
     return subprocess.Popen(
         [*before, sys.executable, "-c", script],
         stdin=subprocess.PIPE,
@@ -46,7 +50,7 @@ def started(folder: Path, zone: str, *before: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd="/",
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**without, **environment, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
 
 
@@ -109,6 +113,14 @@ def test_a_vault_that_may_not_lock_its_memory_says_so_in_one_line_and_goes_on(tm
     assert said == (
         "drempel vault: memory is not locked: its limit is 8192 KiB; set LimitMEMLOCK=infinity in the unit\n"
     )
+
+
+def test_a_vault_that_is_not_bound_at_its_start_says_so(tmp_path: Path) -> None:
+    with started(tmp_path, "vault", environment={}) as process:
+        status(process)
+        process.kill()
+        assert process.stderr is not None
+        assert "set Environment=LD_BIND_NOW=1 in the unit\n" in process.stderr.read()
 
 
 @pytest.mark.parametrize("zone", ZONES)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from appliance.api_client import ApiClient
+from appliance.hardening import ENVIRONMENT
 from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import VAULT_TO_ADMIN, AskVault, Done, Enrolled, Lease, OpenEnrolment, VaultState
 from appliance.link.sockets import Deadline, LinkError, connect
@@ -71,6 +72,10 @@ class BareZones:
         self.scene: Scene = capturing()
         self._zygote = zygote
         self._processes: dict[Bare, tuple[int, int]] = {}
+
+    def play(self, lens: ScriptedLens) -> None:
+        """What is before the lens now."""
+        self.scene(lens)
 
     def log(self, zone: Bare) -> Path:
         """What a zone has said."""
@@ -200,14 +205,18 @@ class BareZones:
         return True
 
     def _last_words(self, zone: Bare) -> str:
-        lines = self.log(zone).read_text("utf-8", errors="replace").splitlines() if self.log(zone).exists() else []
+        lines = (
+            self.log(zone).read_text("utf-8", errors="replace").splitlines()
+            if self.log(zone).exists()
+            else []
+        )
         return lines[-1] if lines else "without a word"
 
 
 @contextlib.contextmanager
 def bare_zones(state: Path, *zones: Bare) -> Iterator[BareZones]:
     """These zones, started, with what they hold under `state`."""
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, **ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.system.zygote", *zones],
         stdin=subprocess.PIPE,
@@ -218,7 +227,7 @@ def bare_zones(state: Path, *zones: Bare) -> Iterator[BareZones]:
     ) as zygote:
         running = BareZones(state.resolve(), zygote, zones)
         try:
-            with lens_at(running.settings.socket("lens/look"), lambda lens: running.scene(lens)):
+            with lens_at(running.settings.socket("lens/look"), running.play):
                 running.start(*zones)
                 yield running
         finally:

@@ -8,16 +8,17 @@ import base64
 import hmac
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from appliance.link.messages import ClaimKind
 from appliance.vault import protection
 from appliance.vault.comparison import Vector, make_template, read_embedding
 from appliance.vault.keys import EpochKey, device_id, load_root
-from appliance.vault.protection import Binding
+from appliance.vault.protection import Binding, Sealed, open_sealed
 from appliance.vault.token import Token
 from tests.system.raw_search import Needle
 
@@ -34,15 +35,17 @@ class Keys:
     half: bytes
     content: bytes
     secret: bytes
-    token: bytes
-    steps: dict[str, bytes] = field(default_factory=dict)
+    steps: dict[str, bytes]
     """What the derivations pass through, from which K follows."""
+    stored: bytes
+    """The template as it lies in the record once that is opened."""
 
     def of_record(self) -> Iterator[Needle]:
         """What opens this record: no zone may hold any of it after the attempt."""
         yield Needle("secret S", self.secret)
         yield Needle("device half r", self.half)
         yield Needle("content key K", self.content)
+        yield Needle("stored template", self.stored, WINDOW, 4)
         for name, value in self.steps.items():
             yield Needle(name, value)
 
@@ -59,8 +62,8 @@ def keys(state: Path, token: bytes) -> Keys:
     claim = Token.decode(token)
     db = sqlite3.connect(f"file:{state / 'vault.db'}?mode=ro", uri=True)
     try:
-        tier, version, pack, sealed_half = db.execute(
-            "SELECT tier, version, pack, half FROM record WHERE handle = ?", (claim.handle,)
+        tier, version, pack, sealed_half, body = db.execute(
+            "SELECT tier, version, pack, half, body FROM record WHERE handle = ?", (claim.handle,)
         ).fetchone()
     finally:
         db.close()
@@ -77,9 +80,21 @@ def keys(state: Path, token: bytes) -> Keys:
     }
     info = f"drempel template v2 tier {tier}".encode()
     assert hmac.digest(steps["HKDF's extract of S' and r"], info + b"\x01", "sha256") == content
+    stored = open_sealed(Sealed(sealed_half, body), claim.secret, epoch, binding)
     return Keys(
-        bytes(root), bytes(epoch.key), bytes(half), bytes(content), bytes(claim.secret), bytes(token), steps
+        bytes(root),
+        bytes(epoch.key),
+        bytes(half),
+        bytes(content),
+        bytes(claim.secret),
+        steps,
+        stored.tobytes(),
     )
+
+
+def claim(kind: ClaimKind, presented: bytes) -> Needle:
+    """What a person presents, whole: a token holds the handle of its record, which is no secret."""
+    return Needle(f"{kind.name.lower()} as presented", presented, least=len(presented))
 
 
 def _extracted(salt: bytes, secret: bytes) -> bytes:

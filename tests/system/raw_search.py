@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 WORD = 8
 """Bytes by which a run is first found; nothing shorter is a remnant, and a secret has at least as many."""
+PAGE = 4096
+"""Bytes that the size of every mapping is a multiple of."""
 LONGEST_WRITE = 1 << 22
 
 
@@ -107,9 +109,17 @@ def memory(pid: int) -> Iterator[tuple[int, bytes]]:
                 if "r" not in found[3] or ("w" not in found[3] and found[4] != "0") or "[v" in region:
                     continue
                 source.seek(begin)
-                yield begin, source.read(end - begin)
+                yield from _touched(begin, source.read(end - begin))
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def _touched(base: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The parts of a region that are not zero, page after page taken together: most of a stack is."""
+    used = np.frombuffer(data, np.uint64).reshape(-1, PAGE // WORD).any(axis=1)
+    edges = np.flatnonzero(np.diff(used, prepend=False, append=False)) * PAGE
+    for begin, end in zip(edges[::2], edges[1::2], strict=True):
+        yield base + int(begin), data[begin:end]
 
 
 def search_memory(pid: int, haystack: Haystack) -> list[Hit]:
@@ -161,4 +171,6 @@ def _take(line: str, writes: Writes) -> None:
     path = bytes.fromhex(path.replace("\\x", "")).decode() if path.startswith("\\x") else path
     if path.startswith("/") and not path.startswith("/dev/"):
         # Apart from each other: two writes are no run.
-        writes.by_path.setdefault(path, bytearray()).extend(bytes.fromhex(data[1].replace("\\x", "")) + bytes(8))
+        writes.by_path.setdefault(path, bytearray()).extend(
+            bytes.fromhex(data[1].replace("\\x", "")) + bytes(8)
+        )
