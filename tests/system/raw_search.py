@@ -61,7 +61,8 @@ class Haystack:
 
     def find(self, data: bytes, base: int = 0) -> list[Hit]:
         """The remnants in `data`, whose first byte has the address `base`."""
-        hits: dict[tuple[str, int], Hit] = {}
+        hits: set[Hit] = set()
+        looked_at: dict[tuple[str, int], list[range]] = {}
         whole = np.frombuffer(data, np.uint8)
         for shift in range(WORD):
             count = (len(data) - shift) // WORD
@@ -69,13 +70,19 @@ class Haystack:
                 break
             words = whole[shift : shift + count * WORD].view(np.uint64)
             candidates = np.flatnonzero(self._table[_slot(words)])
-            candidates = candidates[np.isin(words[candidates], self._keys)]
+            nearest = np.searchsorted(self._keys, words[candidates]).clip(max=len(self._keys) - 1)
+            candidates = candidates[self._keys[nearest] == words[candidates]]
             for index in candidates:
+                at = shift + int(index) * WORD
                 for needle, offset in self._words[int(words[index])]:
-                    start, begin, end = _run(data, shift + int(index) * WORD, needle.data, offset)
+                    runs = looked_at.setdefault((needle.name, at - offset), [])
+                    if any(at in run for run in runs):
+                        continue
+                    start, begin, end = _run(data, at, needle.data, offset)
+                    runs.append(range(start, start + end - begin))
                     if end - begin >= min(needle.least, len(needle.data)):
-                        hits[needle.name, start] = Hit(base + start, needle.name, begin, end - begin)
-        return sorted(hits.values())
+                        hits.add(Hit(base + start, needle.name, begin, end - begin))
+        return sorted(hits)
 
 
 def _slot(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
