@@ -24,11 +24,23 @@ from typing import Literal
 from appliance.api_client import ApiClient
 from appliance.hardening import ENVIRONMENT
 from appliance.link.framing import Message, read_message, send_message
-from appliance.link.messages import VAULT_TO_ADMIN, AskVault, Done, Enrolled, Lease, OpenEnrolment, VaultState
+from appliance.link.messages import (
+    VAULT_TO_ADMIN,
+    AskVault,
+    CameraClosed,
+    Done,
+    Embed,
+    Enrolled,
+    Finish,
+    Lease,
+    OpenEnrolment,
+    Probe,
+    VaultState,
+)
 from appliance.link.sockets import Deadline, LinkError, connect
 from appliance.settings import load
 from appliance.simulation.door import Plan, _settings_text
-from tests.vault.scripted_lens import ScriptedLens, lens_at, looking
+from tests.vault.scripted_lens import ScriptedLens, lens_at
 
 Bare = Literal["vault", "admin"]
 Scene = Callable[[ScriptedLens], None]
@@ -44,13 +56,18 @@ class DoesNotStart(Exception):
     """A zone ended by itself, or does not answer after its start."""
 
 
-def capturing(*embeddings: bytes) -> Scene:
-    """A person before the lens in an enrolment window."""
+def before_the_lens(code: bytes, *embeddings: bytes) -> Scene:
+    """A person who shows a token, where there is one, and then a face as often as vault asks for it."""
 
     def script(lens: ScriptedLens) -> None:
+        left = list(embeddings)
         lens.open_camera()
-        lens.show_faces(*embeddings)
-        lens.close_camera_when_asked()
+        if code:
+            lens.show(code)
+        while isinstance(asked := lens.hear(Embed, Finish), Embed):
+            lens.say(*(Probe(left.pop(0)) for _ in range(min(asked.probes, len(left)))))
+        lens.camera_open = False
+        lens.say(CameraClosed())
 
     return script
 
@@ -69,7 +86,7 @@ class BareZones:
         self.config.write_text(f"{_settings_text(state, self.runtime, plan)}captures = {CAPTURES}\n", "utf-8")
         self.settings = load(self.config)
         self.api = ApiClient(self.settings.socket("admin/api"), ME)
-        self.scene: Scene = capturing()
+        self.scene: Scene = before_the_lens(b"")
         self._zygote = zygote
         self._processes: dict[Bare, tuple[int, int]] = {}
 
@@ -165,7 +182,7 @@ class BareZones:
 
     def attempt(self, token: bytes, *embeddings: bytes) -> bool:
         """Whether a press with this token and this face opens."""
-        return self.press(looking(token, *embeddings)) == b"\x01"
+        return self.press(before_the_lens(token, *embeddings)) == b"\x01"
 
     def enrol_at_vault(self, *embeddings: bytes) -> bytes:
         """A record of this face, with a lease, past admin; its token."""
@@ -173,7 +190,7 @@ class BareZones:
         with connect(self.settings.socket("vault/admin"), ME, Deadline(5)) as connection:
             send_message(connection, request, Deadline(5))
             self.wait_window()
-            self.press(capturing(*embeddings))
+            self.press(before_the_lens(b"", *embeddings))
             while True:
                 message = read_message(connection, VAULT_TO_ADMIN, Deadline(10))
                 if isinstance(message, Enrolled):
