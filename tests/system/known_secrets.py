@@ -124,7 +124,7 @@ def embedding(name: str, received: bytes, mean: Vector) -> Iterator[Needle]:
 def template(name: str, captures: Iterable[bytes], mean: Vector) -> Iterator[Needle]:
     """The template of these captures, in every form; and what it was before it was normalised."""
     embeddings = [read_embedding(each, len(mean)) for each in captures]
-    total = np.sum(embeddings, axis=0, dtype=np.float32)
+    total = np.asarray(np.sum(embeddings, axis=0), np.float32)
     yield from _forms(name, total, make_template(embeddings), mean)
 
 

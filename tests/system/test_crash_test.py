@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.system.bare_zones import bare_zones
-from tests.system.crash_test import Crashes, Outcome, crash, crash_side_by_side, main
+from tests.system.crash_outcome import Outcome
+from tests.system.crash_test import crash, crash_side_by_side, main
+from tests.system.crashes import Crashes
 
 
 def tell(text: str) -> None:

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from appliance.link.messages import ClaimKind, Erase, Probe
+from appliance.process import Zone
 from appliance.qr import png
 from appliance.simulation.door import Shown
 from appliance.vault.token import Token
 from tests.looking import only_root_looks_in
-from tests.system import known_secrets
 from tests.system.bare_zones import bare_zones
 from tests.system.house import House, eventually, open_house
 from tests.system.known_secrets import Keys, claim, embedding, keys, spelled, template
@@ -267,7 +267,8 @@ def test_a_whole_door_keeps_nothing_of_a_person_who_came_and_went(
         for zone in ("admin", "door", "lens"):
             assert report.note(f"{zone}'s files", search_files(door.state / zone, in_text)) == []
         # Measured, and not promised: lens has pictures and embeddings by nature, admin the token's text.
-        for zone in ("admin", "lens"):
+        visited: tuple[Zone, ...] = ("admin", "lens")
+        for zone in visited:
             report.note(f"memory of {zone}", search_memory(door.pid(zone), in_text))
         assert report.note("memory of door", search_memory(door.pid("door"), in_text)) == []
 
@@ -310,7 +311,7 @@ def _everything(known: Keys, presented: Needle, captures: list[bytes], probes: l
 
 def _in_text(known: Keys, presented: Needle, captures: list[bytes], probes: list[bytes]) -> Haystack:
     """As bytes and as text; without the root key, which a simulation has in a file."""
-    secrets = [known_secrets.Needle(E, known.epoch), presented, *known.of_record()]
+    secrets = [Needle(E, known.epoch), presented, *known.of_record()]
     return Haystack([*spelled(secrets), *_needles(known, presented, captures, probes)])
 
 
