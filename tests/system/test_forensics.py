@@ -34,6 +34,7 @@ from tests.system.raw_search import (
     Writes,
     all_writes,
     search_memory,
+    search_registers,
 )
 from tests.system.tap import Tap
 from tests.vault.faces import EDGE, seen
@@ -190,6 +191,61 @@ def test_vault_keeps_nothing_of_an_attempt(tmp_path: Path, report: Report, furth
         assert report.note("all that was written to files", search_writes(writes, in_text)) == []
         assert any(path.endswith("-wal") for path in writes.by_path), "this test saw the writes"
         assert report.note("log", in_text.find(zones.log("vault").read_bytes())) == []
+
+
+def test_no_register_keeps_anything_of_an_attempt(tmp_path: Path, report: Report) -> None:
+    captures, probe = [seen(1, 1), seen(1, 2)], seen(1, 3)
+    with bare_zones(tmp_path / "state", "vault") as zones:
+        token = zones.enrol_at_vault(*captures)
+        known = keys(zones.settings.zone_state("vault"), token)
+        needles = _needles(known, claim(ClaimKind.TOKEN, token), captures, [probe])
+        haystack = Haystack([*needles, Needle(E, known.epoch)])
+        found = report.note("registers after the enrolment", search_registers(zones.pid("vault"), haystack))
+        assert zones.attempt(token, probe)
+        found += report.note("registers after a match", search_registers(zones.pid("vault"), haystack))
+    assert [hit for hit in found if hit.name != E] == []
+
+
+@pytest.mark.xfail(
+    strict=False,
+    reason="VaultService.__init__ is to call registers.overwrite_registers() once the keys are loaded",
+)
+def test_no_register_keeps_the_root_key(tmp_path: Path, report: Report) -> None:
+    found = []
+    for number in range(3):
+        with bare_zones(tmp_path / str(number), "vault") as zones:
+            token = zones.enrol_at_vault(seen(1, 1), seen(1, 2))
+            haystack = Haystack(keys(zones.settings.zone_state("vault"), token).of_device())
+            hits = search_registers(zones.pid("vault"), haystack)
+            found += [hit for hit in report.note("registers of all threads", hits) if hit.name != E]
+    assert found == []
+
+
+def test_registers_are_overwritten_by_the_same_work_again() -> None:
+    script = """if True:
+        import sys
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from appliance.vault.registers import overwrite_registers
+        key = bytes.fromhex(sys.argv[1])
+        sealed = AESGCM(key).encrypt(bytes(12), bytes(32), None)
+        AESGCM(key).decrypt_into(bytes(12), sealed, None, bytearray(32))
+        if sys.argv[2] == "overwrite":
+            overwrite_registers()
+        print("done", flush=True)
+        input()
+    """
+    key = np.random.default_rng(4).bytes(32)
+    found = {}
+    for then in ("leave", "overwrite"):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, key.hex(), then], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            found[then] = search_registers(process.pid, Haystack([Needle("key", key)]))
+            process.kill()
+    print(found)
+    assert found["overwrite"] == []
 
 
 # The whole door, with portraits.
