@@ -145,8 +145,11 @@ def search_registers(pid: int, haystack: Haystack) -> list[Hit]:
     """The remnants in the vector registers of all threads of a process, which nobody else traces."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with _attached(int(task.name)) as thread:
-            found += haystack.find(_vector_registers(thread))
+        try:
+            with _attached(int(task.name)) as thread:
+                found += haystack.find(_vector_registers(thread))
+        except ProcessLookupError:
+            continue  # this thread has ended, and its registers with it
     return found
 
 
