@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import ConfigurationError
+from appliance.hardening import ENVIRONMENT
 from appliance.process import WRONG_CONFIGURATION, ZONES, Zone, stop_event
 from appliance.settings import DEFAULT_PATH, Settings
 
@@ -89,6 +90,7 @@ def _run(zone: Zone, arguments: list[str], user: User | None, stop: threading.Ev
             user=user.uid if user else None,
             group=user.gid if user else None,
             extra_groups=user.groups if user else None,
+            env={**os.environ, **ENVIRONMENT},
         )
     except (OSError, subprocess.SubprocessError) as error:
         _say(f"{zone} cannot be started: {error}")

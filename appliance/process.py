@@ -1,4 +1,4 @@
-"""What every zone does at its start: its user, its own folders, no core dumps, a journal, and a way to stop.
+"""What every zone does at its start: its user, its own folders, memory of its own, a journal, a way to stop.
 
 `begin` is called once, first, by each `service.run`. `in_place_of` and `acting_as` are for commands that
 touch a zone's files.
@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import os
 import pwd
-import resource
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Literal, get_args
 
 from appliance.errors import ConfigurationError, DrempelError
+from appliance.hardening import close_to_others, keep_secrets_in_place
 from appliance.journal import Journal
 from appliance.link.sockets import user_ids
 from appliance.settings import Settings
@@ -48,21 +48,25 @@ def run_zone(zone: Zone, serve: Callable[[], int]) -> int:
 def begin(settings: Settings, zone: Zone) -> Journal:
     """Prepare this process to be `zone`, and open its journal.
 
-    Files that it makes are for its user alone, and a crash leaves no core file with what it held. From here
-    to its end this process is the only one that is this zone, whether or not its journal opens.
+    Files that it makes are for its user alone, no process of that user reads its memory, and a crash leaves
+    no core file with what it held; vault's memory is never swapped. From here to its end this process is the
+    only one that is this zone, whether or not its journal opens.
 
     Raises:
         ConfigurationError: another user should be this zone, another process is, or a folder of this zone
             cannot be made or is another user's.
+        NotHardened: the kernel does not close its memory to others.
         JournalError, JournalBroken: see `appliance.journal`.
     """
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    close_to_others()
     _check_user(getattr(settings.users, zone), zone)
     _own_folder(settings.zone_state(zone), 0o700)
     # Peers must reach the sockets in it; the kernel's word on their user id decides who is heard.
     _own_folder(settings.paths.runtime / zone, 0o755)
     _lock(settings.zone_state(zone) / "lock", zone)
+    if zone == "vault":
+        keep_secrets_in_place()
     return Journal(settings.zone_state(zone) / "journal.jsonl")
 
 

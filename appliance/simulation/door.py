@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from appliance.errors import DrempelError
+from appliance.hardening import ENVIRONMENT
 from appliance.link.sockets import Deadline, LinkError, connect
 from appliance.process import WRONG_CONFIGURATION, ZONES, Zone
 from appliance.settings import Settings, load
@@ -256,7 +257,12 @@ class SimulatedDoor:
             command += ["--board", str(self._runtime / "board")]
         with (self._logs / f"{zone}.log").open("ab") as log:
             self._processes[zone] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **ENVIRONMENT},
             )
 
     def _keep_up(self) -> None:

@@ -34,6 +34,7 @@ from appliance.link.messages import (
     Probe,
 )
 from appliance.link.sockets import Deadline, connect
+from tests.looking import only_root_looks_in
 
 TOKEN = bytes(range(200, 235))
 
@@ -183,6 +184,7 @@ def doors_folder(folder: Path, portrait: Path) -> Path:
     return scene
 
 
+@only_root_looks_in
 @pytest.mark.models
 def test_a_whole_look_on_replay_with_the_real_pack(
     folder: Path, test_models: Path, portrait_paths: dict[str, Path]
@@ -241,6 +243,7 @@ def test_an_enrolment_hints_come_closer_and_spaces_its_captures(
         assert min(times[1] - times[0], times[2] - times[1]) >= 0.19
 
 
+@only_root_looks_in
 @pytest.mark.models
 def test_the_v4l2_device_is_open_only_during_a_look_however_it_ends(folder: Path, test_models: Path) -> None:
     device = folder / "video0"
@@ -294,6 +297,7 @@ def test_a_driver_that_hangs_costs_the_process_and_nothing_more(
         assert time.monotonic() - start > 5
 
 
+@only_root_looks_in
 def test_with_recognition_off_every_look_is_refused_and_no_model_is_loaded(folder: Path) -> None:
     with running(folder, f'source = "replay"\nreplay = "{folder}"', enabled="false") as lens:
         with lens.call() as vault:

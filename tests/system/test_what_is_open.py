@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from appliance.process import Zone
+from tests.looking import only_root_looks_in
 from tests.system.house import House, eventually
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(300)]
@@ -50,6 +51,7 @@ def internet_sockets(pid: int) -> list[str]:
     return [match.group(0) for match in sockets if match and match.group(1) in inodes]
 
 
+@only_root_looks_in
 @pytest.mark.parametrize("zone", ["door", "lens", "vault", "admin"])
 def test_a_zone_has_open_only_what_it_may(house: House, zone: Zone) -> None:
     pid = house.door.pid(zone)
@@ -69,11 +71,13 @@ def test_a_zone_has_open_only_what_it_may(house: House, zone: Zone) -> None:
         assert devices == set()
 
 
+@only_root_looks_in
 def test_lens_alone_loads_a_database_or_image_library_where_it_may(house: House) -> None:
     assert not any(re.search(DATABASE, name) for name in libraries(house.door.pid("lens")))
     assert any("cv2" in name for name in libraries(house.door.pid("lens"))), "this test can see a library"
 
 
+@only_root_looks_in
 def test_the_camera_is_open_during_an_attempt_and_at_no_other_time(house: House) -> None:
     shows = str(house.door.state / "shows")
 

@@ -48,7 +48,7 @@ def memory(pid: int) -> Memory:
     """What a process holds at this moment.
 
     Raises:
-        NotAtRest: it is gone, or another user's.
+        NotAtRest: it is gone, or this is not root: a zone is closed to every other process.
     """
     found = {}
     for line in _read(pid, "smaps_rollup").splitlines():
@@ -73,7 +73,7 @@ def camera_handles(pid: int, replay: Path | None) -> int:
     """How many open handles a process has on a camera: on a video device, or on what a replay plays.
 
     Raises:
-        NotAtRest: it is gone, or another user's.
+        NotAtRest: it is gone, or this is not root: a zone is closed to every other process.
     """
     played = replay.resolve() if replay is not None else None
     count = 0
@@ -208,5 +208,5 @@ def _read(pid: int, name: str) -> str:
 
 def _unreadable(pid: int) -> NotAtRest:
     if Path(f"/proc/{pid}").exists():
-        return NotAtRest(f"process {pid} is another user's: run this as root")
+        return NotAtRest(f"process {pid} lets no other process look into it, as every zone: run this as root")
     return NotAtRest(f"process {pid} ended while it was watched: see its zone's log")

@@ -23,6 +23,7 @@ from appliance.lens.camera.replay import ReplayCamera
 from appliance.link.sockets import Deadline, connect
 from appliance.process import ZONES, Zone
 from appliance.simulation.door import Plan, SimulatedDoor
+from tests.looking import only_root_looks_in
 
 GONE = 2**22 + 1
 """A process id that Linux never gives (PID_MAX_LIMIT)."""
@@ -98,6 +99,7 @@ def test_a_camera_that_opens_only_for_a_moment_is_seen(tmp_path: Path) -> None:
     assert told["met"]["camera_closed"] is False
 
 
+@only_root_looks_in
 @pytest.mark.models
 def test_a_running_door_is_found_and_its_camera_seen_while_it_is_open(
     test_models: Path, tmp_path: Path
@@ -121,6 +123,7 @@ def test_a_running_door_is_found_and_its_camera_seen_while_it_is_open(
             zones_of(door.settings)
 
 
+@only_root_looks_in
 @pytest.mark.full
 @pytest.mark.models
 def test_a_door_at_rest_has_its_camera_closed(test_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
