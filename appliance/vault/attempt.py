@@ -17,7 +17,7 @@ from appliance.link.messages import (
 from appliance.link.sockets import Deadline, LinkError
 from appliance.settings import Recognition
 from appliance.vault.claims import Claimed, Vaulted, read_token
-from appliance.vault.comparison import NotAnEmbedding, Vector, read_embedding, score
+from appliance.vault.comparison import NotAnEmbedding, Vector, read_embedding
 from appliance.vault.keys import wipe
 from appliance.vault.look import LensGone, LensLook, drop
 from appliance.vault.store import StoreError
@@ -47,7 +47,7 @@ class Decider:
         """
         embedding = take_embedding(probe, len(self.mean))
         try:
-            return score(claimed.template, embedding, self.mean) >= self.threshold
+            return claimed.record.score(embedding, self.mean) >= self.threshold
         finally:
             embedding.fill(0)
 

@@ -8,24 +8,23 @@ import hashlib
 from dataclasses import dataclass
 
 from appliance.packs.manifest import Manifest
-from appliance.vault.comparison import Vector
 from appliance.vault.ground import Leases
 from appliance.vault.keys import EpochKey, wipe
-from appliance.vault.protection import VERSION, Binding, NotAuthentic, open_sealed
+from appliance.vault.protection import SHARED, VERSION, Binding, NotAuthentic, Opened, open_sealed
 from appliance.vault.store import Store
-from appliance.vault.token import TIER, NotAToken, Token
+from appliance.vault.token import NotAToken, Token
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Claimed:
-    """An opened claim: its handle, and its template (d,), which `forget` overwrites."""
+    """An opened claim: its handle, and its record, which `forget` overwrites."""
 
     handle: bytes
-    template: Vector
+    record: Opened
 
     def forget(self) -> None:
-        """Overwrite the template."""
-        self.template.fill(0)
+        """Overwrite the opened record."""
+        self.record.forget()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -41,7 +40,7 @@ class Vaulted:
 
     def binding(self, handle: bytes) -> Binding:
         """What a record of this vault, with the pack that runs, is bound to."""
-        return Binding(handle, self.device, self.pack, TIER)
+        return Binding(handle, self.device, self.pack, SHARED)
 
     def open(self, token: Token) -> Claimed | None:
         """The claim of a token, opened; None when it does not open. One record is read, at most.
@@ -55,17 +54,17 @@ class Vaulted:
             if not self.leases.current(token.handle):
                 return None
             record = self.store.read(token.handle)
-            if record is None or (record.pack, record.tier, record.version) != (self.pack, TIER, VERSION):
+            if record is None or (record.pack, record.tier, record.version) != (self.pack, SHARED, VERSION):
                 return None
-            template = open_sealed(record.sealed, token.secret, self.epoch_key, self.binding(token.handle))
+            opened = open_sealed(record.sealed, token.secret, self.epoch_key, self.binding(token.handle))
         except NotAuthentic:
             return None
         finally:
             wipe(token.secret)
-        if template.shape != (self.dimension,):
-            template.fill(0)
+        if opened.dimensions != self.dimension:
+            opened.forget()
             return None
-        return Claimed(token.handle, template)
+        return Claimed(token.handle, opened)
 
 
 def pack_identity(manifest: Manifest) -> bytes:

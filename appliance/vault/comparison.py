@@ -3,6 +3,9 @@
 The score is the cosine of the two embeddings after the pack's mean embedding was subtracted from each;
 subtracting it lowers the false non-match rate a little, and the pack's thresholds were measured with it.
 There is no function here, or anywhere, that takes more than one template.
+
+At the door the two are compared rotated, by `protection.Opened.score`, with the same result. `score` here
+takes them as they are: for enrolment, which has nothing sealed yet, and for evaluation.
 """
 
 import numpy as np

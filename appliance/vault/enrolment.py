@@ -22,9 +22,9 @@ from appliance.vault.claims import Vaulted
 from appliance.vault.comparison import NotAnEmbedding, Vector, make_template, score
 from appliance.vault.keys import wipe
 from appliance.vault.look import LensLook, drop
-from appliance.vault.protection import seal
+from appliance.vault.protection import SHARED, seal
 from appliance.vault.store import HandleTaken, Record, StoreError
-from appliance.vault.token import TIER, Token
+from appliance.vault.token import Token
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Windows:
         window = self._window
         return None if window is None or window.deadline.passed or window.finished.is_set() else window
 
-    def complete(self, window: Window, vaulted: Vaulted) -> bool:
+    def complete(self, window: Window, vaulted: Vaulted, mean: Vector) -> bool:
         """Store the template of a window whose captures are complete; True when it is durable.
 
         Under the same lock as `close`: a window that was closed stores nothing any more.
@@ -89,7 +89,7 @@ class Windows:
             if self.current_unlocked() is not window:
                 return False
             try:
-                window.token = _store(window, vaulted)
+                window.token = _store(window, vaulted, mean)
             except HandleTaken:
                 window.refusal = Refusal.HANDLE_TAKEN
             except (StoreError, NotAnEmbedding):
@@ -149,7 +149,7 @@ def capture(
         # Closed meanwhile: what came in that moment goes too.
         window.forget()
     look.finish()
-    if window.remaining == 0 and windows.complete(window, vaulted):
+    if window.remaining == 0 and windows.complete(window, vaulted, decider.mean):
         say(Guidance.DONE)
 
 
@@ -171,7 +171,7 @@ def _take(probe: Probe, window: Window, decider: Decider) -> bool:
     return alike
 
 
-def _store(window: Window, vaulted: Vaulted) -> Token:
+def _store(window: Window, vaulted: Vaulted, mean: Vector) -> Token:
     """Seal and store the template of a complete window, and give the token, whose secret only it holds.
 
     Raises:
@@ -182,8 +182,8 @@ def _store(window: Window, vaulted: Vaulted) -> Token:
     token = Token.create(handle)
     template = make_template(window.captures)
     try:
-        sealed = seal(template, token.secret, vaulted.epoch_key, vaulted.binding(handle))
-        vaulted.store.add(Record(handle, TIER, vaulted.pack, sealed))
+        sealed = seal(template, mean, token.secret, vaulted.epoch_key, vaulted.binding(handle))
+        vaulted.store.add(Record(handle, SHARED, vaulted.pack, sealed))
     except BaseException:
         wipe(token.secret)
         raise

@@ -14,9 +14,9 @@ from appliance.vault.claims import Vaulted, pack_identity
 from appliance.vault.comparison import Vector
 from appliance.vault.ground import Leases
 from appliance.vault.keys import EpochKey, device_id
-from appliance.vault.protection import seal
+from appliance.vault.protection import SHARED, seal
 from appliance.vault.store import Record, Store
-from appliance.vault.token import TIER, Token
+from appliance.vault.token import Token
 
 EDGE = load_manifest("edge")
 DIMENSION = EDGE.embedder.dimension
@@ -62,7 +62,7 @@ def enrol(vaulted: Vaulted, template: Vector, *, lease: int = 3600, pack: bytes 
     """A stored record, and the token that opens it."""
     token = Token.create(secrets.token_bytes(16))
     binding = vaulted.binding(token.handle)
-    sealed = seal(template, token.secret, vaulted.epoch_key, binding)
-    vaulted.store.add(Record(token.handle, TIER, pack or vaulted.pack, sealed))
+    sealed = seal(template, EDGE.mean[: len(template)], token.secret, vaulted.epoch_key, binding)
+    vaulted.store.add(Record(token.handle, SHARED, pack or vaulted.pack, sealed))
     vaulted.leases.grant(token.handle, lease)
     return token

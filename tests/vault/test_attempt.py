@@ -26,8 +26,8 @@ from appliance.link.messages import (
 from appliance.link.sockets import Deadline, LinkError, Malformed
 from appliance.vault.attempt import CLOSING_MARGIN, verify
 from appliance.vault.claims import Claimed, Vaulted
-from appliance.vault.comparison import Vector
 from appliance.vault.look import DoorGone, LensGone, LensLook
+from appliance.vault.protection import Opened
 from appliance.vault.token import Token
 from tests.vault.faces import DECIDER, RECOGNITION, enrol, face, seen
 from tests.vault.scripted_lens import ScriptedLens, lens_at, looking
@@ -224,13 +224,13 @@ def test_a_second_token_in_one_attempt_claims_nothing(
 class Remembering(Vaulted):
     """A vault whose opened templates the test can look at afterwards."""
 
-    opened: list[Vector] = []  # noqa: RUF012 - a test's own list, cleared by it
+    opened: list[Opened] = []  # noqa: RUF012 - a test's own list, cleared by it
 
     def open(self, token: Token) -> Claimed | None:
         claimed = super().open(token)
         if claimed is not None:
-            assert claimed.template.any()
-            self.opened.append(claimed.template)
+            assert claimed.record._template.any()
+            self.opened.append(claimed.record)
         return claimed
 
 
@@ -246,8 +246,8 @@ def test_the_template_is_overwritten_after_the_comparison_however_it_ends(
         vaulted.store, vaulted.epoch_key, vaulted.leases, vaulted.device, vaulted.pack, vaulted.dimension
     )
     attempt(short_folder, remembering, looking(token.encode(), *faces), me=me)
-    (template,) = Remembering.opened
-    assert not template.any()
+    (record,) = Remembering.opened
+    assert not record._template.any()
 
 
 def test_a_lens_that_dies_midway_is_a_refusal_like_every_other(

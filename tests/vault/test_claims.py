@@ -3,7 +3,6 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from appliance.packs.manifest import Manifest
@@ -18,10 +17,10 @@ def test_a_claim_opens_the_one_template_that_it_names(vaulted: Vaulted) -> None:
     claimed = vaulted.open(tokens[4])
     assert claimed is not None
     assert claimed.handle == tokens[4].handle
-    assert np.array_equal(claimed.template, face(4))
+    assert claimed.record.score(face(4), EDGE.mean) == pytest.approx(1, abs=1e-6)
     assert vaulted.store.records_read == 1
     claimed.forget()
-    assert not claimed.template.any()
+    assert claimed.record.score(face(4), EDGE.mean) == 0
 
 
 def test_the_secret_is_overwritten_whether_the_claim_opens_or_not(vaulted: Vaulted) -> None:

@@ -20,9 +20,9 @@ from appliance.packs.manifest import Manifest
 from appliance.vault.claims import Vaulted, pack_identity
 from appliance.vault.ground import Leases
 from appliance.vault.keys import EpochKey, device_id, random_bytes, wipe
-from appliance.vault.protection import seal
+from appliance.vault.protection import SHARED, seal
 from appliance.vault.store import Record, Store
-from appliance.vault.token import TIER, Token
+from appliance.vault.token import Token
 
 _BATCH = 10_000
 
@@ -49,7 +49,7 @@ def enrolled(count: int, manifest: Manifest, folder: Path, progress: Progress) -
     try:
         epoch_key = EpochKey.create(folder / "epoch.key", root, 1)
         store.begin_epoch(1)
-        dimension = manifest.embedder.dimension
+        dimension, mean = manifest.embedder.dimension, manifest.mean
         vaulted = Vaulted(store, epoch_key, Leases(), device_id(root), pack_identity(manifest), dimension)
         wipe(root)
         codes: list[bytes] = []
@@ -63,8 +63,8 @@ def enrolled(count: int, manifest: Manifest, folder: Path, progress: Progress) -
                 token = Token.create(handle)
                 codes.append(bytes(token.encode()))
                 template = _anybody(dimension)
-                sealed = seal(template, token.secret, epoch_key, vaulted.binding(handle))
-                records.append(Record(handle, TIER, vaulted.pack, sealed))
+                sealed = seal(template, mean, token.secret, epoch_key, vaulted.binding(handle))
+                records.append(Record(handle, SHARED, vaulted.pack, sealed))
                 vaulted.leases.grant(handle, MAX_LEASE)
             store.add_all(records)
         yield Enrolled(vaulted, count, codes)
