@@ -18,6 +18,7 @@ from appliance.evaluation.calibration import in_mean, mean_of
 from appliance.evaluation.comparisons import Draw, Indices, draw
 from appliance.evaluation.error_rates import Counts, Scores, Shares, passing
 from appliance.evaluation.intervals import OUTSIDE, Members, impostor_weight
+from appliance.evaluation.operating_points import LEAST_IMPOSTORS
 from appliance.evaluation.trial_looks import PLAIN, Looks
 from appliance.evaluation.trial_scores import SEEDS, Difference, Space, difference, weights_of
 from appliance.evaluation.trial_variants import TEMPLATE, Vectors
@@ -28,6 +29,7 @@ REPLICATES = 1000
 WEIGHED = 20_000
 """Of the highest impostor scores: ten times those above the weakest threshold."""
 THIRDS = 3
+FEW = " (few)"
 
 MeanFor = Callable[[int, int], Vectors | None]
 """The mean for a template of one part and an attempt of another; None where they are not compared."""
@@ -293,7 +295,11 @@ def table(outcome: Outcome) -> str:
         cells = [f"{each.comparisons} ({outcome.impostors[each.comparisons]:,} impostors)", each.mean]
         for column in range(len(RATES)):
             apart = difference(plain[each.comparisons].rates[:, column], each.rates[:, column])
-            cells += [_rate(each.rates[:, column]), "" if each is plain[each.comparisons] else _apart(apart)]
+            few = passing(RATES[column], outcome.impostors[each.comparisons]) < LEAST_IMPOSTORS
+            cells += [
+                _rate(each.rates[:, column]) + (FEW if few else ""),
+                "" if each is plain[each.comparisons] else _apart(apart),
+            ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| mean and threshold of the other half, named FMR | FNMR | FMR |", "|---|---|---|"]
     for column, fmr in enumerate(RATES):
@@ -304,7 +310,8 @@ def table(outcome: Outcome) -> str:
     read = (
         "Per cent; intervals of 95 % over people (percentiles), the threshold found anew in each replicate."
     )
-    return "\n".join([*lines, "", f"{made} {read}"])
+    note = f"{FEW.strip()}: decided by fewer than {LEAST_IMPOSTORS} impostor scores, too few for a report."
+    return "\n".join([*lines, "", f"{made} {read}", note])
 
 
 def _span(rates: Shares) -> tuple[float, float]:
