@@ -131,7 +131,7 @@ def calibrate(data: Dataset, seen: Embeddings, rates: Sequence[float], *, subtra
 
 def mean_of_half(data: Dataset, seen: Embeddings) -> Mean:
     """The mean embedding of half of the people."""
-    half = np.array([_in_mean(name) for name in data.people])
+    half = np.array([in_mean(name) for name in data.people])
     return mean_of(seen.vectors, owners(data)[seen.index], half)
 
 
@@ -148,7 +148,8 @@ def mean_of(vectors: Vectors, owner: Indices, members: Members) -> Mean:
     return Mean(np.mean(means, axis=0).astype(np.float32), len(some), int(np.isin(owner, some).sum()))
 
 
-def _in_mean(name: str) -> bool:
+def in_mean(name: str) -> bool:
+    """Whether a person of this name is in the half of which the mean is."""
     # Salted: a data set may itself have been halved by the parity of a plain hash.
     return hashlib.sha256(f"drempel mean {name}".encode(errors="surrogateescape")).digest()[0] % 2 == 0
 

@@ -267,9 +267,10 @@ class _Point:
     def why_not(self, impostors: int) -> str | None:
         """The sentence why nothing can be stated at this FMR, or None."""
         if self.above < LEAST_IMPOSTORS:
+            lie = "lies" if self.above == 1 else "lie"
             return (
-                f"of {impostors} impostor scores {self.above} lie above the threshold for FMR {self.fmr:g}, "
-                f"and fewer than {LEAST_IMPOSTORS} do not tell it from another"
+                f"of {impostors:,} impostor scores {self.above} {lie} above the threshold for FMR "
+                f"{self.fmr:g}, and fewer than {LEAST_IMPOSTORS} do not tell it from another"
             )
         if self.pairs is not None and self.pairs < LEAST_PAIRS:
             return (

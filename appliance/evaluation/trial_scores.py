@@ -16,6 +16,8 @@ from appliance.evaluation.operating_points import LEAST_IMPOSTORS, Replicated
 from appliance.evaluation.trial_looks import PLAIN, Looks
 from appliance.evaluation.trial_variants import Trial, Variant, Vectors
 from appliance.vault.comparison import make_template
+from appliance.vault.quantisation import quantise, restore
+from appliance.vault.rotation import Rotation
 
 SEEDS = (7, 8, 9)
 REPLICATES = 500
@@ -135,6 +137,8 @@ class Scorer:
         if not sum(len(each.genuine) for each in drawn.enrolled):
             raise NobodyToCompare("nobody has enough photographs for a template and an attempt")
         templates = at_enrolment.directions(np.stack(made))
+        if variant.bits is not None:
+            templates = np.stack([through_token(each, variant.bits, n) for n, each in enumerate(templates)])
 
         cosines = np.clip(templates @ door.directions(seen).T, -1, 1)
         # Of attempts as a whole, where it is their frames' mean that is compared.
@@ -174,6 +178,25 @@ class Scorer:
             return float(np.mean(found))
 
         return min(SHRINKAGES, key=fnmr)
+
+
+def through_token(direction: Vectors, bits: int, number: int) -> Vectors:
+    """A centred template (d,) of length 1, as vault has it back from a token: rotated, quantised, restored.
+
+    It is turned back here, once, rather than every probe with it: a rotation leaves all cosines as they are.
+
+    Args:
+        direction: the template.
+        bits: a coordinate, 8 or 4.
+        number: of the template; each has a key of its own.
+    """
+    none = np.zeros_like(direction)
+    key = bytearray(hashlib.sha256(f"drempel trials {number}".encode()).digest())
+    rotation = Rotation(key, len(direction))
+    held = restore(quantise(rotation.rotate(direction, none), bits), bits)
+    axes = np.stack([rotation.rotate(axis, none) for axis in np.eye(len(direction), dtype=np.float32)])
+    back: Vectors = (axes @ held / np.linalg.norm(held)).astype(np.float32)
+    return back
 
 
 def _pooled(seen: Vectors, attempts: Indices) -> Vectors:

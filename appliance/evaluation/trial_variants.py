@@ -55,6 +55,7 @@ class Variant:
         probe: the same at the door.
         mean: whether the mean embedding is subtracted.
         whitened: whether within-class whitening follows; learnt on TUNE.
+        bits: of a coordinate of the template, rotated and quantised as on a token of tier 1; else float32.
         pick: which of a template's photographs are used, of their embeddings (n, d) and quality (n,).
         decide: attempts' scores (n,) of their frames' (n, M); None for that of the frames' mean embedding.
         family: variants that differ in a parameter, of which TUNE chooses one.
@@ -66,6 +67,7 @@ class Variant:
     probe: tuple[str, ...] = (PLAIN,)
     mean: bool = True
     whitened: bool = False
+    bits: int | None = None
     pick: Pick = every
     decide: Decide | None = lambda scores: scores.max(axis=1)
     family: str = ""
@@ -87,6 +89,10 @@ def _both(name: str, costs: str, *ways: str, family: str = "") -> Variant:
     return Variant(name, costs, ways, ways, family=family)
 
 
+QUANTISED = (
+    Variant("template at 8 bits", "nothing; tier 1", bits=8),
+    Variant("template at 4 bits", "nothing; tier 1", bits=4),
+)
 ENROL = ("320x240", "320x240 mirrored", PLAIN, "mirrored")
 TRIALS = (
     Trial(
@@ -116,6 +122,7 @@ TRIALS = (
             Variant("grey, probe only", "door, no network", probe=("grey",)),
             _both("red channel", "door, no network", "red"),
             Variant("red channel, probe only", "door, no network", probe=("red",)),
+            *QUANTISED,
         ),
     ),
     Trial(
@@ -143,6 +150,7 @@ TRIALS = (
             ),
             Variant("mean embedding of three", "door, always 3 frames", decide=None),
             Variant("two of three", "door, 2 or 3 frames", decide=lambda scores: np.median(scores, axis=1)),
+            *QUANTISED,
         ),
     ),
 )

@@ -7,7 +7,7 @@ found anew (see `intervals` and `operating_points`).
 
 People are halved by a salted hash of their names. On TUNE the mean embedding and the whitening are learnt and
 parameters are chosen; STATE has seen none of that, and what is worth stating is stated on it. An FMR that a
-part decides by fewer than ten impostors is left out.
+part decides by fewer than ten impostors is left out. `--cross-fit` asks another thing: see `trial_mean`.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from appliance.errors import ConfigurationError, DrempelError
+from appliance.evaluation import trial_mean
 from appliance.evaluation.comparisons import owners, score_all
 from appliance.evaluation.dataset import Dataset, Pairs, read_dataset, read_pairs
 from appliance.evaluation.embeddings import Source
@@ -274,6 +275,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--pairs", type=Path, metavar="CSV", help="labelled pairs of the photographs beside it"
     )
+    parser.add_argument(
+        "--cross-fit",
+        action="store_true",
+        help="instead: do the rates hold on people of whom neither mean nor threshold is?",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes that look at photographs")
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="keep embeddings, which are biometric data"
@@ -284,6 +290,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trials, data = only(given.only), read_dataset(given.dataset)
         pairs = read_pairs(given.pairs, given.pairs.parent) if given.pairs else None
         handed = {"jobs": given.jobs, "keep": given.keep, "progress": _count}
+        if given.cross_fit:
+            looks = look_at_all(data.photographs, source, (PLAIN,), **handed)
+            mean = load_manifest(source.name).mean
+            print(trial_mean.table(trial_mean.cross_fit(looks, owners(data)[looks.index], data.people, mean)))
+            return
         looks = look_at_all(data.photographs, source, ways_of(trials), **handed)
         print(report(data, looks, trials))
         if pairs is not None:

@@ -45,7 +45,7 @@ def test_the_mean_is_of_half_of_the_people_each_alike() -> None:
     data, seen = made_up([2, 9] * 40, noise=0.3)
     mean = mean_of_half(data, seen)
     assert 25 <= mean.people <= 55
-    chosen = [number for number, name in enumerate(data.people) if calibration._in_mean(name)]
+    chosen = [number for number, name in enumerate(data.people) if calibration.in_mean(name)]
     owner = np.array([each.person for each in data.photographs])
     expected = np.mean([seen.vectors[owner == number].mean(axis=0) for number in chosen], axis=0)
     np.testing.assert_allclose(mean.vector, expected, atol=1e-6)

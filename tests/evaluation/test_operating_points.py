@@ -92,7 +92,7 @@ def test_an_fmr_is_stated_only_with_enough_impostors_above_its_threshold() -> No
     assert [each.impostors_above for each in found.stated.values()] == [LEAST_IMPOSTORS]
     assert list(found.left_out) == [enough * 0.9999]
     (why,) = found.left_out.values()
-    assert why.startswith("of 1740 impostor scores 9 lie above the threshold for FMR")
+    assert why.startswith("of 1,740 impostor scores 9 lie above the threshold for FMR")
 
 
 def test_an_fmr_that_look_alikes_decide_is_left_out() -> None:
@@ -146,7 +146,7 @@ def test_all_scores_alike_pass_together_or_not_at_all() -> None:
     )
     # The threshold that keeps any FMR below one is above them all.
     found = fnmr_at_fmr(scores, [0.5])
-    assert found.left_out[0.5].startswith("of 1740 impostor scores 0 lie above")
+    assert found.left_out[0.5].startswith("of 1,740 impostor scores 0 lie above")
     assert equal_error_rate(scores).eer == 0.5
     assert det(scores) == []
 

@@ -10,7 +10,7 @@ from appliance.evaluation.comparisons import NobodyToCompare, compare, owners
 from appliance.evaluation.dataset import Dataset, Photograph
 from appliance.evaluation.embeddings import Source
 from appliance.evaluation.trial_looks import PLAIN, WAYS, Look, Looks, load_tools, look_in_ways
-from appliance.evaluation.trial_scores import SEEDS, Scorer, on_tune, whitening
+from appliance.evaluation.trial_scores import SEEDS, Scorer, on_tune, through_token, whitening
 from appliance.evaluation.trial_variants import (
     TRIALS,
     Trial,
@@ -134,6 +134,15 @@ def test_whitening_makes_what_differs_within_people_alike_in_all_directions() ->
         [turned[owner == each] - turned[owner == each].mean(axis=0) for each in range(50)]
     )
     assert spread.std(axis=0).max() / spread.std(axis=0).min() < 1.05
+
+
+@pytest.mark.parametrize(("bits", "lost"), [(8, 1e-4), (4, 0.0115)])
+def test_through_a_token_a_template_loses_what_its_quantiser_takes(bits: int, lost: float) -> None:
+    templates = units(3, 512, 1)
+    cosines = [float(each @ through_token(each, bits, n)) for n, each in enumerate(templates)]
+    # The error takes as much from the square of the cosine.
+    assert cosines == pytest.approx([np.sqrt(1 - lost)] * 3, abs=4e-3 if bits == 4 else 1e-4)
+    assert not np.array_equal(through_token(templates[0], bits, 0), through_token(templates[0], bits, 1))
 
 
 def test_a_name_that_is_no_variant_is_refused() -> None:

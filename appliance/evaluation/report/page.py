@@ -60,17 +60,19 @@ def render(report: Report, plots: Mapping[str, str]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["removeprefix"] = str.removeprefix
-    for each in ("count", "name", "one_in", "people", "percent", "shortened", "signed", "stated"):
+    for each in ("count", "name", "one_in", "people", "shortened", "signed"):
         environment.filters[each] = getattr(words, each)
+    environment.filters["percent"] = lambda rate: _together(words.percent(rate))
+    environment.filters["stated"] = lambda rate: _together(words.stated(rate))
     return environment.get_template("page.html.j2").render(
         report=report,
         plots=plots,  # drawn by us, no text from outside: the template takes them, and the style, as they are
         css=(_HERE / "page.css").read_text(encoding="utf-8"),
         plainly=plainly(report),
-        span=words.span,
+        span=lambda low, high: _together(words.span(low, high)),
         points=words.points,
         most=words.most_with_no_error(report.genuine_people, report.level),
-        level=f"{report.level * 100:g} %",
+        level=_together(f"{report.level * 100:g} %"),
         scale=scale,
         bar=bar,
         value=value,
@@ -113,6 +115,11 @@ def _of_pack(point: PackPoint) -> Plainly:
         accepted=words.of_many(point.fmr.rate, _ACCEPTED_OF),
         accepted_span=_between(point.fmr.low, point.fmr.high, _ACCEPTED_OF),
     )
+
+
+def _together(text: str) -> str:
+    """A figure whose sign for per cent does not begin a line of its own."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _between(low: float, high: float, many: int) -> str:

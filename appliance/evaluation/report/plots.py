@@ -126,7 +126,9 @@ def _det(axes: Axes, report: Report) -> None:
         axes.plot(
             probit(map(float, report.fnmr_at_fmr), left),
             probit((each.fnmr for each in report.fnmr_at_fmr.values()), bottom),
-            **_marks("o", BLUE, "at stated FMR, on these data"),
+            # A ring, so that it is seen around a threshold of the pack, which mostly lies in the same place.
+            **_marks("o", BLUE, "at stated FMR, on these data")
+            | {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": BLUE, "markeredgewidth": 1.6},
         )
     if pack:
         across, up = probit((e.fmr.rate for e in pack), left), probit((e.fnmr.rate for e in pack), bottom)
@@ -221,7 +223,8 @@ def _threshold_lines(axes: Axes, report: Report) -> None:
         (each.threshold, float(fmr)) for fmr, each in report.fnmr_at_fmr.items()
     ]
     low, high = axes.get_xlim()
-    room = 0.028 * (high - low)
+    # The height of a letter and its distance from the line.
+    room = 0.04 * (high - low)
     places = sorted(lines)
     taken = [(threshold, threshold) for threshold, _ in places]
     for threshold, fmr in places:
