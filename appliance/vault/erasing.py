@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from appliance.vault.epoch import Epochs
 from appliance.vault.keys import OLD_ROOT_FILE, EpochKey, KeyLost, destroy_file
 from appliance.vault.protection import Binding, NotAuthentic, rewrap
+from appliance.vault.registers import overwrite_registers
 from appliance.vault.store import Half, Store, StoreError
 
 
@@ -93,6 +94,7 @@ def _change(
     finally:
         # Whether it was committed, the database says: one of the two keys is destroyed now.
         epochs.resolve(store)
+        overwrite_registers()
 
 
 def _rewrapping(device: bytes, old: EpochKey, new: EpochKey) -> Callable[[Half], bytes]:

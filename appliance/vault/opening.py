@@ -6,6 +6,7 @@ from appliance.vault.decommission import refuse_if_decommissioned
 from appliance.vault.epoch import Epochs
 from appliance.vault.erasing import settle
 from appliance.vault.keys import load_old_root, load_root, wipe
+from appliance.vault.registers import overwrite_registers
 from appliance.vault.store import Store
 from appliance.vault.tpm import Binder
 
@@ -36,6 +37,7 @@ def open_vault(folder: Path, tcti: str = "") -> tuple[Store, Epochs]:
             raise
     finally:
         wipe(root)
+        overwrite_registers()
         if old:
             wipe(old)
         if old_binder:

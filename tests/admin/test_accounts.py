@@ -42,6 +42,7 @@ RULES = {
     "GET /door": ALL,
     "GET /door/events": WATCH,
     "GET /vault/check": WATCH,
+    "POST /vault/rotation": ALONE,
     "POST /decommission": ALONE,
     "GET /status": ALL,
     "GET /settings": WATCH,

@@ -385,8 +385,8 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk 
 
 @pytest.fixture
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 1 MiB."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False)
+    """A disk of 8 MiB: the write-ahead log alone may take four."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=False)
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount a disk")
     yield folder
