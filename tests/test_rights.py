@@ -2,11 +2,12 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.link import messages
 from appliance.rights import MAX_WINDOWS, RIGHTS, BadRights, Rights, Window, allows
+from tests.cases import many
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 ZONES = st.sampled_from(
@@ -39,14 +40,14 @@ def test_rights_are_as_long_as_the_message_that_carries_them() -> None:
 
 
 @given(RIGHTS_OF_SOMEBODY)
-@settings(max_examples=2000, deadline=None)
+@many
 def test_rights_are_decoded_as_they_were_encoded(rights: Rights) -> None:
     assert Rights.decode(rights.encode()) == rights
 
 
 @given(st.binary(min_size=RIGHTS, max_size=RIGHTS) | st.binary(max_size=2 * RIGHTS))
 @example(bytes(RIGHTS))
-@settings(max_examples=2000, deadline=None)
+@many
 def test_what_is_no_encoding_of_rights_is_refused_and_each_rights_have_one_encoding(data: bytes) -> None:
     try:
         rights = Rights.decode(data)
@@ -56,7 +57,7 @@ def test_what_is_no_encoding_of_rights_is_refused_and_each_rights_have_one_encod
 
 
 @given(RIGHTS_OF_SOMEBODY, st.integers(0, 8 * RIGHTS - 1))
-@settings(max_examples=2000, deadline=None)
+@many
 def test_a_flipped_bit_gives_other_rights_or_none(rights: Rights, bit: int) -> None:
     damaged = bytearray(rights.encode())
     damaged[bit // 8] ^= 1 << bit % 8
@@ -101,13 +102,13 @@ def by_the_calendar(rights: Rights, moment: int, zone: ZoneInfo) -> bool:
 
 
 @given(RIGHTS_OF_SOMEBODY, MOMENTS, ZONES)
-@settings(max_examples=2000, deadline=None)
+@many
 def test_with_a_trusted_clock_the_calendar_decides(rights: Rights, moment: int, zone: ZoneInfo) -> None:
     assert allows(rights, moment, zone, 0) == by_the_calendar(rights, moment, zone)
 
 
 @given(RIGHTS_OF_SOMEBODY, st.none() | MOMENTS, ZONES, MOMENTS)
-@settings(max_examples=2000, deadline=None)
+@many
 def test_nothing_that_ended_before_the_latest_trusted_time_comes_back(
     rights: Rights, moment: int | None, zone: ZoneInfo, latest: int
 ) -> None:

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.errors import ConfigurationError, DrempelError
-from appliance.evaluation.comparisons import Comparisons, Indices, compare, owners
+from appliance.evaluation.comparisons import Comparisons, Indices, NobodyToCompare, compare, owners
 from appliance.evaluation.dataset import Dataset
 from appliance.evaluation.embeddings import Embeddings, Outcome, Source
-from appliance.evaluation.intervals import Members, fnmr_over_people
+from appliance.evaluation.intervals import Members, fmr_over_people, fnmr_over_people
 from appliance.evaluation.operating_points import fnmr_at_fmr
 from appliance.packs.manifest import FRAMES, load_manifest, read_manifest
 from appliance.shipped import shipped
@@ -68,6 +68,7 @@ class Calibrated:
         low: see fnmr.
         high: see fnmr.
         impostors_above: single impostor scores at or above it.
+        attempt_fmr: false match rate of whole attempts at it; None where nobody has enough photographs.
     """
 
     fmr: float
@@ -77,6 +78,7 @@ class Calibrated:
     low: float
     high: float
     impostors_above: int
+    attempt_fmr: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,26 @@ def calibrate(data: Dataset, seen: Embeddings, rates: Sequence[float], *, subtra
         threshold = math.ceil(stated.stated[single].threshold * DECIMALS) / DECIMALS
         fnmr = fnmr_over_people(found.scores, threshold)
         above = int((found.scores.tail >= np.float64(threshold)).sum())
-        thresholds.append(Calibrated(rate, frames, threshold, fnmr.rate, fnmr.low, fnmr.high, above))
+        whole = _fmr_of_attempts(data, seen, mean.vector, frames, threshold)
+        thresholds.append(Calibrated(rate, frames, threshold, fnmr.rate, fnmr.low, fnmr.high, above, whole))
     if not thresholds:
         raise NothingDecided(f"these photographs decide no threshold: {next(iter(left_out.values()))}")
     return Calibration(mean, found, thresholds, left_out)
+
+
+def _fmr_of_attempts(
+    data: Dataset, seen: Embeddings, mean: Vectors, frames: int, threshold: float
+) -> float | None:
+    """The false match rate of attempts of `frames` frames by one person at a threshold; None: not measurable.
+
+    The budget of the limits on guessing rests on it: a single frame's rate times the frames is not the same,
+    since few people have so many photographs, and some of those few look alike.
+    """
+    try:
+        found = compare(data, seen, mean, template_size=TEMPLATE, frames=frames, seed=SEED)
+    except NobodyToCompare:
+        return None
+    return fmr_over_people(found.scores, threshold).rate
 
 
 def mean_of_half(data: Dataset, seen: Embeddings) -> Mean:
@@ -204,6 +222,7 @@ def calibration_table(
             f"high = {each.high:.6f}",
             f"impostors_above = {each.impostors_above}",
         ]
+        lines += [f"attempt_fmr = {each.attempt_fmr:.3g}"] if each.attempt_fmr is not None else []
     return "\n".join(lines) + "\n"
 
 

@@ -149,9 +149,14 @@ def entries_that_count(days: int = DAYS, entries: int = ENTRIES) -> int:
     return round(days * entries * (PERIODS + 1) * PERIOD / (365 * 86_400))
 
 
+def budget_at(summary: Summary, risk: float) -> int:
+    """The failures that the door lets a claim have in a year: by the pack's FMR of whole attempts."""
+    return budget_of(risk, load_manifest(summary.pack).attempt_fmr(summary.fmr, summary.frames))
+
+
 def attack_table(summary: Summary, risk: float, claims: int, seed: int) -> str:
     """Markdown: risk per claim and year, from the counts and simulated."""
-    budget = budget_of(risk, summary.fmr)
+    budget = budget_at(summary, risk)
     heads = "strangers counted as|attempts|passed|FMR of an attempt|risk a year|simulated: guessed"
     heads += "|most attempts at a claim|let, refused|restarts"
     about = (
@@ -244,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 given.write.write_text(json.dumps(asdict(summary)) + "\n", encoding="utf-8")
         print(attack_table(summary, given.risk, given.claims, given.seed))
         print()
-        print(genuine_table(budget_of(given.risk, summary.fmr), given.people, given.seed))
+        print(genuine_table(budget_at(summary, given.risk), given.people, given.seed))
     except DrempelError as error:
         sys.exit(f"scripts/guessing: {error}")
 

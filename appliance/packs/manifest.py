@@ -138,6 +138,8 @@ class Threshold(_Part):
         fnmr: share of genuine single probes below it. For three frames this bounds the attempt's.
         low, high: the interval of `fnmr`, 95 %, over people.
         impostors_above: impostor scores of single probes at or above it, on which it rests.
+        attempt_fmr: false match rate of whole attempts, as measured at this threshold; None where the data
+            has not enough of them.
     """
 
     fmr: Annotated[float, Field(gt=0, lt=1)]
@@ -147,6 +149,7 @@ class Threshold(_Part):
     low: Rate
     high: Rate
     impostors_above: Annotated[int, Field(ge=0)]
+    attempt_fmr: Rate | None = None
 
 
 class Calibration(_Part):
@@ -212,6 +215,14 @@ class Manifest(_Part):
         mean.setflags(write=False)
         return mean
 
+    def attempt_fmr(self, fmr: float, frames: int) -> float:
+        """The false match rate of whole attempts: the measured one, where it is above the one that is named.
+
+        Raises:
+            UnknownThreshold, ManifestInvalid: as `threshold`.
+        """
+        return max(fmr, self._threshold(fmr, frames).attempt_fmr or 0.0)
+
     def threshold(self, fmr: float, frames: int) -> float:
         """The cosine, after subtraction of the mean, from which a probe matches.
 
@@ -226,10 +237,13 @@ class Manifest(_Part):
             UnknownThreshold: not among the calibrated rates; the message names those.
             ManifestInvalid: the pack was never calibrated.
         """
+        return self._threshold(fmr, frames).threshold
+
+    def _threshold(self, fmr: float, frames: int) -> Threshold:
         calibrated = [each for each in self._calibrated().thresholds if each.frames == frames]
         for each in calibrated:
             if math.isclose(each.fmr, fmr, rel_tol=1e-6):
-                return each.threshold
+                return each
         rates = ", ".join(f"{each.fmr:g}" for each in calibrated)
         single = frames != 1 and any(
             each.frames == 1 and math.isclose(each.fmr, fmr, rel_tol=1e-6)

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from appliance.errors import ConfigurationError
 from appliance.link.messages import ClaimKind
 from appliance.packs.manifest import Manifest
 from appliance.rights import BadRights, Rights, allows
@@ -39,6 +40,9 @@ from appliance.vault.protection import (
 from appliance.vault.store import Record, Store
 from appliance.vault.token import NotAToken, Token
 
+FEWEST_FAILURES = 60
+"""In a year: with so many, who enters eight times a working day, and fails at 2 % of them, is locked out once
+in six hundred years (the tail of a binomial; see `scripts/guessing`); with fifty, once in sixteen."""
 _KINDS = {"token": ClaimKind.TOKEN, "card": ClaimKind.CARD, "number": ClaimKind.NUMBER}
 
 
@@ -109,7 +113,14 @@ class Vaulted:
         """
         recognition = settings.recognition
         clock = Clock(store)
-        budget = budget_of(recognition.guessing_risk, recognition.fmr)
+        attempt_fmr = manifest.attempt_fmr(recognition.fmr, recognition.probes)
+        budget = budget_of(recognition.guessing_risk, attempt_fmr)
+        if recognition.enabled and budget < FEWEST_FAILURES:
+            raise ConfigurationError(
+                f"guessing_risk = {recognition.guessing_risk:g} leaves {budget} failures a year at an FMR of "
+                f"{attempt_fmr:.3g}, and honest people would be locked out: choose a lower fmr, or write "
+                f"guessing_risk = {FEWEST_FAILURES * attempt_fmr:.2g} or more"
+            )
         limits = Limits(store, epochs.index_key, clock, budget)
         pack = pack_identity(manifest)
         return cls(store, epochs, Leases(), limits, clock, Policy.of(settings), pack, manifest.mean)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from appliance.link.decision import MAX_CLAIM
 from appliance.link.messages import ClaimKind
 from appliance.vault.credentials import CARD, NUMBER, NotACredential, brake, of_card, of_number, parse
+from tests.cases import many
 
 INDEX_KEY = bytearray(range(32))
 SALT = bytes(range(16))
@@ -15,7 +16,7 @@ DIGITS = st.text("0123456789", min_size=1, max_size=10)
 PINS = st.text("0123456789", min_size=4, max_size=12)
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(bits=st.integers(96, 255), data=st.data())
 def test_a_card_is_its_own_secret_and_crosses_whole(bits: int, data: st.DataObject) -> None:
     value = data.draw(st.integers(0, (1 << bits) - 1))
@@ -30,7 +31,7 @@ def test_a_card_is_its_own_secret_and_crosses_whole(bits: int, data: st.DataObje
     assert not any(kept)
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(DIGITS, PINS, DIGITS, PINS)
 def test_a_number_is_found_by_the_number_alone(number: str, pin: str, other: str, wrong: str) -> None:
     wire = of_number(number, pin)
@@ -43,7 +44,7 @@ def test_a_number_is_found_by_the_number_alone(number: str, pin: str, other: str
     assert not any(wire)
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(st.binary(max_size=64))
 def test_whatever_door_sends_is_a_credential_or_refused_and_overwritten(claim: bytes) -> None:
     buffer = bytearray(claim)

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from appliance.vault.quantisation import STEPS, quantise, quantised_size, restore
+from tests.cases import many
 from tests.vault import reference
 from tests.vault.watching import locals_at_return
 
@@ -64,7 +65,7 @@ def test_levels_are_those_of_the_committed_vectors(case: dict[str, Any], bits: i
     assert quantise(values, bits).hex() == case[f"quantised_{bits}"]
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(seed=st.integers(0, 2**32), size=st.sampled_from([2, 4, 16, 128, 512]), bits=st.sampled_from([4, 8]))
 def test_levels_are_those_of_the_reference_and_come_back_within_half_a_step(
     seed: int, size: int, bits: int

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.vault import rotation
 from appliance.vault.comparison import NotAnEmbedding, Vector, score
 from appliance.vault.rotation import MAX_DIMENSIONS, Rotation, padded
+from tests.cases import many
 from tests.vault import reference
 from tests.vault.watching import locals_at_return
 
@@ -51,7 +52,7 @@ def test_the_key_derivation_of_the_reference_is_that_of_rfc_5869() -> None:
     )
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(key=st.binary(min_size=32, max_size=32), seed=seeds, dimensions=st.integers(1, 40))
 def test_every_rotation_is_bit_for_bit_that_of_the_reference(key: bytes, seed: int, dimensions: int) -> None:
     vector, mean = somebody(seed, dimensions), somebody(seed + 1, dimensions, 0.3)
@@ -59,7 +60,7 @@ def test_every_rotation_is_bit_for_bit_that_of_the_reference(key: bytes, seed: i
     assert rotated.tolist() == reference.rotate(key, vector.tolist(), mean.tolist())
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(
     key=st.binary(min_size=32, max_size=32),
     seed=seeds,

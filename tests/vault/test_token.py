@@ -2,7 +2,7 @@ import binascii
 import secrets
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.link.messages import (
@@ -12,6 +12,7 @@ from appliance.link.messages import (
 from appliance.vault.claims import read_token
 from appliance.vault.protection import ON_TOKEN, Sealed
 from appliance.vault.token import SECRET, NotAToken, Token
+from tests.cases import many
 from tests.vault.records import Kept, a_binding, flipped
 from tests.vault.watching import locals_at_return
 
@@ -36,7 +37,7 @@ def test_every_flipped_bit_of_a_code_is_refused() -> None:
             Token.decode(damaged)
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(handle=handles, secret=secret_bytes, body=st.binary(min_size=29, max_size=MAX_CODE - TOKEN))
 def test_a_token_of_tier_1_brings_its_body(handle: bytes, secret: bytes, body: bytes) -> None:
     code = Token(handle, bytearray(secret), ON_TOKEN, body).encode()
@@ -45,7 +46,7 @@ def test_a_token_of_tier_1_brings_its_body(handle: bytes, secret: bytes, body: b
     assert (read.handle, bytes(read.secret), read.tier, read.body) == (handle, secret, ON_TOKEN, body)
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(body=st.binary(min_size=29, max_size=MAX_CODE - TOKEN) | st.none(), bit=st.integers(0, 8 * MAX_CODE))
 def test_a_flipped_bit_of_a_token_is_refused(body: bytes | None, bit: int) -> None:
     secret = bytearray(range(SECRET))
@@ -100,7 +101,7 @@ def test_a_token_that_cannot_be_is_not_made(parts: tuple[bytes, bytearray, int, 
         Token(*parts)
 
 
-@settings(max_examples=2000, deadline=None)
+@many
 @given(code=st.binary(max_size=MAX_CODE + 40))
 def test_a_poster_is_no_token_and_no_error(code: bytes | bytearray) -> None:
     buffer = bytearray(code)
