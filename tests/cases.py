@@ -1,4 +1,4 @@
-"""How many cases a property gets: 2,000 with `scripts/test --full`, which sets DREMPEL_TESTS, and 300 without.
+"""How many cases a property gets: 2,000 with `scripts/test --full`, which sets DREMPEL_TESTS, else 300.
 
 What a record must refuse (`tests/vault/test_protection_properties.py`) gets its 2,000 always.
 """
