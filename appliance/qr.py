@@ -8,6 +8,7 @@ from typing import BinaryIO
 import segno
 
 from appliance.errors import ConfigurationError
+from appliance.link.messages import TOKEN
 
 BORDER = 4
 """Modules of quiet zone around the symbol (ISO/IEC 18004)."""
@@ -27,15 +28,17 @@ def png(token: bytes | bytearray, *, side: int = 600) -> bytes:
 
 
 def svg(token: bytes | bytearray) -> bytes:
-    """The code as an SVG, 50 mm wide in print."""
+    """The code as an SVG, 50 mm wide in print; 80 mm where the token carries the template (tier 1)."""
     code = qr_of(token)
     picture = io.BytesIO()
-    code.save(picture, kind="svg", scale=50 / code.symbol_size(border=BORDER)[0], unit="mm", border=BORDER)
+    # At these widths both are read from 20 cm and more; see `scripts/token-size`.
+    width = 50 if len(token) <= TOKEN else 80
+    code.save(picture, kind="svg", scale=width / code.symbol_size(border=BORDER)[0], unit="mm", border=BORDER)
     return picture.getvalue()
 
 
 def for_terminal(token: bytes | bytearray) -> str:
-    """The code in half-block characters, dark on light, for a terminal of at least 45 columns."""
+    """The code in half-block characters, dark on light, for a terminal of 37 columns; of 77 in tier 1."""
     text = io.StringIO()
     qr_of(token).terminal(out=text, border=BORDER, compact=True)
     return text.getvalue()
