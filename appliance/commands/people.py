@@ -102,7 +102,7 @@ def erase(who: Who, config: Config = None, as_json: AsJson = False) -> None:
 def enrol(
     who: Who,
     png: Annotated[Path | None, typer.Option(help="Write the token as a PNG, to print or to send.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the token as an SVG, 50 mm wide (80 mm in tier 1).")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the token as an SVG, at the size to print.")] = None,
     seconds: Annotated[int, typer.Option(min=10, max=3600, help="How long the window stays open.")] = 120,
     claim: Annotated[
         Claim,
