@@ -68,20 +68,22 @@ class Window:
     def claim(self, presented: bytearray | None, vaulted: Vaulted) -> bool:
         """Take what the person showed to door with this press; False where the window needs another kind.
 
-        A window for a token needs nothing; what is shown all the same is overwritten.
+        It is needed with each press, or the face of one press could be stored for the card of another. A
+        window for a token needs nothing; what is shown all the same is overwritten.
         """
         kind = self.request.claim
         shown = read_credential(presented, vaulted.epochs.index_key) if presented else None
-        if shown is not None and shown.kind is kind:
-            if self.credential is not None and self.credential.lookup != shown.lookup:
-                # Another card: whose the captures before were, nobody can say.
-                self.forget()
-            if self.credential is not None:
-                self.credential.forget()
-            self.credential = shown
-        elif shown is not None:
-            shown.forget()
-        return kind is ClaimKind.TOKEN or self.credential is not None
+        if shown is None or shown.kind is not kind:
+            if shown is not None:
+                shown.forget()
+            return kind is ClaimKind.TOKEN
+        before, self.credential = self.credential, shown
+        if before is not None:
+            if (before.lookup, before.value) != (shown.lookup, shown.value):
+                # Another card, or another PIN: whose the captures before were, nobody can say.
+                self.start_anew()
+            before.forget()
+        return True
 
 
 class Windows:
@@ -162,7 +164,22 @@ def capture(
         say(Guidance.SHOW_TOKEN)
         look.finish()
         return
-    if window.remaining:
+    try:
+        _fill(look, window, decider, say, deadline)
+    finally:
+        if window.finished.is_set():
+            # Closed meanwhile: what came in that moment goes too.
+            window.forget()
+    look.finish()
+    if window.remaining == 0 and windows.complete(window, vaulted):
+        say(Guidance.DONE)
+
+
+def _fill(
+    look: LensLook, window: Window, decider: Decider, say: Callable[[Guidance], None], deadline: Deadline
+) -> None:
+    """Capture until the window is complete or closed, or the time is over."""
+    if window.remaining and not window.finished.is_set():
         say(Guidance.LOOK_HERE)
         look.embed(window.remaining, hints=True)
     while window.remaining and not deadline.passed and not window.finished.is_set():
@@ -183,12 +200,6 @@ def capture(
             window.report(Progress(window.remaining, Guidance.CAPTURED))
         else:
             drop(message)
-    if window.finished.is_set():
-        # Closed meanwhile: what came in that moment goes too.
-        window.forget()
-    look.finish()
-    if window.remaining == 0 and windows.complete(window, vaulted):
-        say(Guidance.DONE)
 
 
 def _take(probe: Probe, window: Window, decider: Decider) -> bool:
