@@ -4,6 +4,7 @@ The window lives as long as admin's connection and its time; captures of several
 template is the mean of the normalised embeddings. No capture outlives its window.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,9 @@ from appliance.link.messages import (
 )
 from appliance.link.sockets import Deadline
 from appliance.vault.attempt import CLOSING_MARGIN, Decider, take_embedding
-from appliance.vault.claims import Vaulted, read_credential
+from appliance.vault.claims import Vaulted
 from appliance.vault.comparison import NotAnEmbedding, Vector, make_template, score
-from appliance.vault.credentials import Credential
+from appliance.vault.credentials import Credential, NotACredential, parse
 from appliance.vault.keys import random_bytes, wipe
 from appliance.vault.look import LensLook, drop
 from appliance.vault.protection import ON_TOKEN, seal
@@ -72,7 +73,11 @@ class Window:
         window for a token needs nothing; what is shown all the same is overwritten.
         """
         kind = self.request.claim
-        shown = read_credential(presented, vaulted.epochs.index_key) if presented else None
+        shown: Credential | None = None
+        if presented:
+            # What stands in for garbage in an attempt must never be enrolled: everybody has it.
+            with contextlib.suppress(NotACredential):
+                shown = parse(presented, vaulted.epochs.index_key)
         if shown is None or shown.kind is not kind:
             if shown is not None:
                 shown.forget()
