@@ -6,6 +6,7 @@ How they travel is in `framing`. Embeddings are little-endian float32, as both s
 import enum
 from dataclasses import dataclass
 
+from appliance.link.decision import DESTROY
 from appliance.link.events import AskEvents, DoorEvent, EndOfEvents
 from appliance.link.framing import Message, Payload
 from appliance.link.sockets import Malformed
@@ -286,9 +287,17 @@ class AskCheck(Message):
 
 @dataclass(frozen=True, slots=True)
 class Decommission(Message):
-    """Destroy the keys: no template on this device can ever be opened again. Badges go on."""
+    """Destroy the keys: no template on this device can ever be opened again. Badges go on.
 
+    `meant` is `DESTROY`, as in the verb `TAMPER`: three bytes that went wrong on their way destroy nothing.
+    """
+
+    meant: bytes = DESTROY
     TYPE = 0x27
+    LAYOUT = f"!{len(DESTROY)}s"
+
+    def __post_init__(self) -> None:
+        _check(self.meant == DESTROY, "a command that destroys says that it is meant")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,14 +103,17 @@ def verify(
     say(Guidance.LOOK_HERE)
     handle: bytes | None = None
     try:
-        claimed = vaulted.open(claim)
-        if claimed is not None and _compare(look, claimed, decider, vaulted, settings.probes, closing_at):
-            handle = claimed.handle
-        else:
+        try:
+            claimed = vaulted.open(claim)
+            if claimed is not None and _compare(look, claimed, decider, vaulted, settings.probes, closing_at):
+                handle = claimed.handle
+        except StoreError as error:
+            # A refusal like every other, at its time, the camera's lamp included: what failed is for the log.
+            print(f"drempel vault: {error}", file=sys.stderr)
+        if handle is None:
             look.pause(closing_at)
         look.finish()
-    except (LensGone, LinkError, StoreError) as error:
-        # A refusal like every other, at its time: what failed is for the log, not for the person.
+    except (LensGone, LinkError) as error:
         print(f"drempel vault: {error}", file=sys.stderr)
         handle = None
     if handle is None:

@@ -258,7 +258,7 @@ def read_token(code: bytearray) -> Token | None:
 def read_credential(claim: bytearray, index_key: bytearray) -> Credential:
     """The credential that door was shown; `claim` is overwritten.
 
-    One that is none becomes one that nobody has, so that it is refused like every other.
+    One that is none becomes one that nobody has, so that it is refused like every other; never enrol it.
     """
     try:
         return parse(claim, index_key)

@@ -4,6 +4,7 @@ The window lives as long as admin's connection and its time; captures of several
 template is the mean of the normalised embeddings. No capture outlives its window.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,9 @@ from appliance.link.messages import (
 )
 from appliance.link.sockets import Deadline
 from appliance.vault.attempt import CLOSING_MARGIN, Decider, take_embedding
-from appliance.vault.claims import Vaulted, read_credential
+from appliance.vault.claims import Vaulted
 from appliance.vault.comparison import NotAnEmbedding, Vector, make_template, score
-from appliance.vault.credentials import Credential
+from appliance.vault.credentials import Credential, NotACredential, parse
 from appliance.vault.keys import random_bytes, wipe
 from appliance.vault.look import LensLook, drop
 from appliance.vault.protection import ON_TOKEN, seal
@@ -68,20 +69,26 @@ class Window:
     def claim(self, presented: bytearray | None, vaulted: Vaulted) -> bool:
         """Take what the person showed to door with this press; False where the window needs another kind.
 
-        A window for a token needs nothing; what is shown all the same is overwritten.
+        It is needed with each press, or the face of one press could be stored for the card of another. A
+        window for a token needs nothing; what is shown all the same is overwritten.
         """
         kind = self.request.claim
-        shown = read_credential(presented, vaulted.epochs.index_key) if presented else None
-        if shown is not None and shown.kind is kind:
-            if self.credential is not None and self.credential.lookup != shown.lookup:
-                # Another card: whose the captures before were, nobody can say.
-                self.forget()
-            if self.credential is not None:
-                self.credential.forget()
-            self.credential = shown
-        elif shown is not None:
-            shown.forget()
-        return kind is ClaimKind.TOKEN or self.credential is not None
+        shown: Credential | None = None
+        if presented:
+            # What stands in for garbage in an attempt must never be enrolled: everybody has it.
+            with contextlib.suppress(NotACredential):
+                shown = parse(presented, vaulted.epochs.index_key)
+        if shown is None or shown.kind is not kind:
+            if shown is not None:
+                shown.forget()
+            return kind is ClaimKind.TOKEN
+        before, self.credential = self.credential, shown
+        if before is not None:
+            if (before.lookup, before.value) != (shown.lookup, shown.value):
+                # Another card, or another PIN: whose the captures before were, nobody can say.
+                self.start_anew()
+            before.forget()
+        return True
 
 
 class Windows:
@@ -162,7 +169,22 @@ def capture(
         say(Guidance.SHOW_TOKEN)
         look.finish()
         return
-    if window.remaining:
+    try:
+        _fill(look, window, decider, say, deadline)
+    finally:
+        if window.finished.is_set():
+            # Closed meanwhile: what came in that moment goes too.
+            window.forget()
+    look.finish()
+    if window.remaining == 0 and windows.complete(window, vaulted):
+        say(Guidance.DONE)
+
+
+def _fill(
+    look: LensLook, window: Window, decider: Decider, say: Callable[[Guidance], None], deadline: Deadline
+) -> None:
+    """Capture until the window is complete or closed, or the time is over."""
+    if window.remaining and not window.finished.is_set():
         say(Guidance.LOOK_HERE)
         look.embed(window.remaining, hints=True)
     while window.remaining and not deadline.passed and not window.finished.is_set():
@@ -183,12 +205,6 @@ def capture(
             window.report(Progress(window.remaining, Guidance.CAPTURED))
         else:
             drop(message)
-    if window.finished.is_set():
-        # Closed meanwhile: what came in that moment goes too.
-        window.forget()
-    look.finish()
-    if window.remaining == 0 and windows.complete(window, vaulted):
-        say(Guidance.DONE)
 
 
 def _take(probe: Probe, window: Window, decider: Decider) -> bool:

@@ -29,6 +29,7 @@ from appliance.vault.decommission import destroy_keys
 from appliance.vault.enrolment import Windows, capture
 from appliance.vault.expiry import lapsed
 from appliance.vault.guidance import GuidanceChannel
+from appliance.vault.keys import wipe
 from appliance.vault.look import LensLook
 from appliance.vault.opening import open_vault
 from appliance.vault.store import StoreError
@@ -156,9 +157,13 @@ class VaultService:
 
     def _decide(self, connection: socket.socket) -> None:
         """Serve one attempt: `01` is the last act of a match, and an error writes nothing at all."""
+        # What door was shown is overwritten however the attempt ends, also before anybody looks at it.
+        presented = bytearray()
         with connection:
             try:
                 request = read_request(connection)
+                if isinstance(request.claim, bytearray):
+                    presented = request.claim
                 if request.verb is Verb.TAMPER:
                     self._commands.decommission()
                     write_answer(connection, Answer.NO_MATCH)
@@ -166,7 +171,7 @@ class VaultService:
                 if request.verb is not Verb.ATTEMPT:
                     # Withdrawing at the door needs the durable outbox to admin, and comes with it.
                     raise Malformed("a verb that is not served yet")
-                self._attempt(connection, bytearray(request.claim))
+                self._attempt(connection, presented)
             except Malformed:
                 self._journal.note(Event.HOSTILE_MESSAGE)
             except DrempelError as error:
@@ -175,6 +180,8 @@ class VaultService:
             except Exception as error:  # noqa: BLE001 - one attempt may fail; deciding goes on
                 self._journal.note(Event.FAILED)
                 print(f"drempel vault: an attempt failed with {type(error).__name__}", file=sys.stderr)
+            finally:
+                wipe(presented)
 
     def _attempt(self, connection: socket.socket, presented: bytearray) -> None:
         recognition = self._settings.recognition
@@ -214,6 +221,10 @@ class VaultService:
             except LinkError:
                 # Admin went away in the middle; what it asked for is either durable or did not happen.
                 self._journal.note(Event.FAILED)
+            except DrempelError as error:
+                # The keys are forgotten, say, and this process is about to end.
+                self._journal.note(Event.FAILED)
+                print(f"drempel vault: {error}", file=sys.stderr)
             finally:
                 self._command_slots.release()
 

@@ -76,6 +76,8 @@ def of(kind: type[Message]) -> st.SearchStrategy[Message]:
     """Messages of this kind that may be sent."""
     if kind is CodeRead:
         return st.binary(min_size=1, max_size=messages.MAX_CODE).map(CodeRead)
+    if kind is messages.Decommission:
+        return st.just(messages.Decommission())
     if kind is messages.Enrolled:
         return st.binary(min_size=1, max_size=messages.MAX_CODE).map(messages.Enrolled)
     if kind is Probe:

@@ -4,6 +4,7 @@ The door is the real process; its pins are on a `Board` in this one, its badge r
 a pty, and vault is a pair of sockets that never answer. `pytest -s` shows the recorded states and times.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -333,10 +334,9 @@ def test_hostile_callers_cost_nobody_the_door(site: Site) -> None:
     ] * 4:
         caller = socket.socket(socket.AF_UNIX)
         caller.connect(str(path))
-        try:
+        # It may be hung up on before all of it was sent, or at once where too many call.
+        with contextlib.suppress(OSError):
             caller.sendall(noise)
-        except OSError:
-            assert noise  # hung up on before all of it was sent
         callers.append(caller)
     at = site.reader.present(BITS, BADGE)
     site.board.wait_for(site.settings.door.relay_pin, 1, 5, since=at)

@@ -3,18 +3,23 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from appliance.evaluation.guessing_simulation import SimulatedTime
 from appliance.packs.manifest import load_manifest
 from appliance.settings import OsdpReader, Recognition, Settings
 from appliance.vault.attempt import Decider
 from appliance.vault.claims import Vaulted
+from appliance.vault.clock import Clock
 from appliance.vault.comparison import Vector
+from appliance.vault.credentials import parse
 from appliance.vault.epoch import Epochs
-from appliance.vault.protection import SHARED, seal
+from appliance.vault.limits import Limits
+from appliance.vault.protection import ON_TOKEN, SHARED, seal
 from appliance.vault.store import Record, Store
 from appliance.vault.token import Token
 
@@ -71,6 +76,40 @@ def enrol(vaulted: Vaulted, template: Vector, *, lease: int = 3600, pack: bytes 
     vaulted.store.add(Record(token.handle, SHARED, pack or vaulted.pack, sealed))
     vaulted.leases.grant(token.handle, lease)
     return token
+
+
+def enrol_on_token(vaulted: Vaulted, template: Vector, handle: bytes | None = None) -> Token:
+    """A stored record of tier 1, and the token that holds its body."""
+    handle = handle or secrets.token_bytes(16)
+    secret = bytearray(secrets.token_bytes(16))
+    binding = vaulted.binding(handle, ON_TOKEN)
+    sealed = seal(template, EDGE.mean, secret, vaulted.epochs.current, binding)
+    vaulted.store.add(Record(handle, ON_TOKEN, vaulted.pack, replace(sealed, body=b"")))
+    vaulted.leases.grant(handle, 3600)
+    return Token(handle, secret, ON_TOKEN, sealed.body)
+
+
+def enrol_for(vaulted: Vaulted, template: Vector, wire: bytearray, *, tier: int | None = None) -> bytes:
+    """A stored record for a card, or a number and PIN, as door sends it; its handle. `wire` stays."""
+    credential = parse(bytearray(wire), vaulted.epochs.index_key)
+    handle, tier = secrets.token_bytes(16), tier or vaulted.policy.tier_of(credential.kind)
+    binding = vaulted.binding(handle, tier)
+    sealed = seal(template, EDGE.mean, credential.secret(), vaulted.epochs.current, binding)
+    vaulted.store.add(Record(handle, tier, vaulted.pack, sealed, lookup=credential.lookup))
+    vaulted.leases.grant(handle, 3600)
+    return handle
+
+
+def again(token: Token) -> Token:
+    """The same token once more: a claim overwrites its secret."""
+    return Token(token.handle, bytearray(token.secret), token.tier, token.body)
+
+
+def at(vaulted: Vaulted, time: SimulatedTime, budget: int | None = None) -> Vaulted:
+    """The same vault at a simulated time, as one that was started then."""
+    clock = Clock(vaulted.store, time.sources())
+    limits = Limits(vaulted.store, vaulted.epochs.index_key, clock, budget or vaulted.limits._budget)
+    return replace(vaulted, clock=clock, limits=limits)
 
 
 def opens(vaulted: Vaulted, token: Token) -> bool:

@@ -24,16 +24,21 @@ from appliance.link.messages import (
     Probe,
 )
 from appliance.link.sockets import Deadline, LinkError, Malformed
+from appliance.rights import Rights
 from appliance.vault.attempt import CLOSING_MARGIN, verify
 from appliance.vault.claims import Claimed, Vaulted
-from appliance.vault.credentials import Credential
+from appliance.vault.clock import DAY, EARLIEST
+from appliance.vault.credentials import Credential, of_card, of_number
+from appliance.vault.limits import claim_key
 from appliance.vault.look import DoorGone, LensGone, LensLook
 from appliance.vault.protection import Opened
 from appliance.vault.token import Token
-from tests.vault.faces import DECIDER, RECOGNITION, enrol, face, seen
+from tests.vault.faces import DECIDER, RECOGNITION, enrol, enrol_for, enrol_on_token, face, seen, vault_in
 from tests.vault.scripted_lens import ScriptedLens, lens_at, looking
 
 Script = Callable[[ScriptedLens], None]
+CARD = of_card(128, (1 << 127) + 4711)
+PIN = of_number("1234", "987654")
 NONSENSE = b"\xff" * 2048
 WRONG_FACES = (seen(2), seen(3), seen(4))
 
@@ -63,6 +68,7 @@ def attempt(
     *,
     me: frozenset[int],
     during: Callable[[ScriptedLens, socket.socket], None] | None = None,
+    presented: bytearray | None = None,
 ) -> tuple[Outcome, ScriptedLens]:
     """Verify whoever stands before this lens; `during` runs beside it, with door's end of the channel."""
     outcome = Outcome()
@@ -74,7 +80,9 @@ def attempt(
         whole = Deadline(RECOGNITION.attempt_time)
         try:
             with LensLook(path, me, vaults_end, whole) as look:
-                outcome.handle = verify(look, vaulted, DECIDER, RECOGNITION, outcome.said.append, whole)
+                outcome.handle = verify(
+                    look, vaulted, DECIDER, RECOGNITION, outcome.said.append, whole, presented
+                )
                 outcome.over_at = time.monotonic()
                 assert not scripted.camera_open, "the decision came before the camera was closed"
         finally:
@@ -129,6 +137,17 @@ def refused(vaulted: Vaulted) -> dict[str, tuple[Script, bool]]:
     nonsense = enrol(vaulted, face(1))
     slow = enrol(vaulted, face(1))
     unknown = Token.create(secrets.token_bytes(16))
+    expired, late, too_early = (enrol(vaulted, face(1)) for _ in range(3))
+    with vaulted.store.transaction() as db:
+        db.execute("UPDATE record SET expires_at = 1 WHERE handle = ?", (expired.handle,))
+    vaulted.store.set_rights(late.handle, Rights(None, EARLIEST, ()).encode())
+    vaulted.store.set_rights(too_early.handle, Rights(EARLIEST + 36500 * DAY, None, ()).encode())
+    limited = enrol(vaulted, face(1))
+    for _ in range(3):
+        vaulted.limits.charge(limited.handle)
+    not_served = enrol_on_token(vaulted, face(1))
+    with vaulted.store.transaction() as db:
+        db.execute("UPDATE record SET tier = 3 WHERE handle = ?", (not_served.handle,))
 
     def without_embedding(code: bytes | bytearray) -> Script:
         return looking(code)
@@ -148,6 +167,11 @@ def refused(vaulted: Vaulted) -> dict[str, tuple[Script, bool]]:
         "no ground": (without_embedding(no_ground.encode()), False),
         "erased": (without_embedding(erased.encode()), False),
         "another pack": (without_embedding(other_pack.encode()), False),
+        "expired": (without_embedding(expired.encode()), False),
+        "no longer valid": (without_embedding(late.encode()), False),
+        "not valid yet": (without_embedding(too_early.encode()), False),
+        "limited": (without_embedding(limited.encode()), False),
+        "a tier that is not served": (without_embedding(not_served.encode()), False),
     }
 
 
@@ -170,6 +194,140 @@ def test_no_refusal_tells_by_its_time_or_its_words_what_its_reason_was(
         RECOGNITION.answer_time - 0.05 < each < RECOGNITION.answer_time + 0.25 for each in took.values()
     ), took
     assert max(took.values()) - min(took.values()) < 0.2, took
+
+
+def shows_a_face(*embeddings: bytes) -> Script:
+    """A lens that reads no code: the claim came with the press."""
+
+    def script(lens: ScriptedLens) -> None:
+        lens.open_camera()
+        if embeddings:
+            lens.show_faces(*embeddings)
+        lens.close_camera_when_asked()
+
+    return script
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> Iterator[Vaulted]:
+    with vault_in(
+        tmp_path, claims=["card", "number"], tier=3, justification="nobody can hold up a token here"
+    ) as vaulted:
+        yield vaulted
+
+
+def test_a_card_or_a_number_that_came_with_the_press_needs_no_code(
+    short_folder: Path, cards: Vaulted, me: frozenset[int]
+) -> None:
+    for wire in (CARD, PIN):
+        handle = enrol_for(cards, face(1), wire)
+        presented = bytearray(wire)
+        outcome, lens = attempt(short_folder, cards, shows_a_face(seen(1)), me=me, presented=presented)
+        assert outcome.handle == handle
+        assert outcome.said == [Guidance.LOOK_HERE]
+        assert not any(presented)
+        assert lens.embeds() == [Embed(RECOGNITION.probes, 0)]
+
+
+def test_no_refusal_of_a_card_or_number_tells_its_reason_by_its_time_or_its_words(
+    short_folder: Path, cards: Vaulted, me: frozenset[int]
+) -> None:
+    for enrolled in (CARD, PIN):
+        enrol_for(cards, face(1), enrolled)
+    no_ground = of_number("5", "5555")
+    cards.leases.end(enrol_for(cards, face(1), no_ground))
+    limited = of_card(99, 5)
+    handle = enrol_for(cards, face(1), limited)
+    for _ in range(3):
+        cards.limits.charge(handle)
+    refusals: dict[str, tuple[bytes | bytearray, tuple[bytes, ...]]] = {
+        "another face, card": (CARD, WRONG_FACES),
+        "another face, number": (PIN, WRONG_FACES),
+        "wrong PIN": (of_number("1234", "0000"), ()),
+        "unknown number": (of_number("4321", "987654"), ()),
+        "unknown card": (of_card(96, 1), ()),
+        "no ground": (no_ground, ()),
+        "limited": (limited, ()),
+        "garbage": (b"\xff" * 64, ()),
+        "one byte": (b"\x00", ()),
+        "half a card": (CARD[:9], ()),
+    }
+    took: dict[str, float] = {}
+    for reason, (wire, faces) in refusals.items():
+        presented = bytearray(wire)
+        outcome, lens = attempt(short_folder, cards, shows_a_face(*faces), me=me, presented=presented)
+        assert outcome.handle is None, reason
+        assert outcome.said == [Guidance.LOOK_HERE, Guidance.USE_BADGE], reason
+        assert bool(lens.embeds()) is bool(faces), reason
+        assert not any(presented), reason
+        took[reason] = outcome.over_at - lens.times["CameraOpen"]
+    assert all(
+        RECOGNITION.answer_time - 0.05 < each < RECOGNITION.answer_time + 0.25 for each in took.values()
+    ), took
+    assert max(took.values()) - min(took.values()) < 0.2, took
+
+
+def test_a_token_is_read_where_nothing_came_with_the_press(
+    short_folder: Path, vaulted: Vaulted, me: frozenset[int]
+) -> None:
+    token = enrol(vaulted, face(1))
+    outcome, _ = attempt(
+        short_folder, vaulted, looking(token.encode(), seen(1)), me=me, presented=bytearray()
+    )
+    assert outcome.handle == token.handle
+
+
+def test_a_failed_attempt_counts_and_one_without_a_face_does_not(
+    short_folder: Path, vaulted: Vaulted, me: frozenset[int]
+) -> None:
+    token = enrol(vaulted, face(1))
+
+    def nobody(lens: ScriptedLens) -> None:
+        lens.open_camera()
+        lens.show(token.encode())
+        lens.hear(Embed)
+        lens.close_camera_when_asked()
+
+    def goes_away(lens: ScriptedLens) -> None:
+        lens.open_camera()
+        lens.show(token.encode())
+        lens.hear(Embed)
+        lens.camera_open = False
+        lens.connection.close()
+
+    for script in (nobody, goes_away):
+        attempt(short_folder, vaulted, script, me=me)
+        assert _failures(vaulted, token) == 0
+    for faces in (WRONG_FACES, (NONSENSE,), WRONG_FACES):
+        attempt(short_folder, vaulted, looking(token.encode(), *faces), me=me)
+    assert _failures(vaulted, token) == 3
+    outcome, lens = attempt(short_folder, vaulted, looking(token.encode()), me=me)
+    assert outcome.handle is None
+    assert not lens.embeds(), "a limited claim compares nothing"
+
+
+def _failures(vaulted: Vaulted, token: Token) -> int:
+    with vaulted.store.transaction() as db:
+        key = claim_key(vaulted.epochs.index_key, token.handle)
+        (count,) = db.execute(
+            "SELECT coalesce(sum(count), 0) FROM failure WHERE claim = ?", (key,)
+        ).fetchone()
+    return int(count)
+
+
+def test_a_full_disk_compares_nothing_and_is_a_refusal_at_its_time(
+    short_folder: Path, vaulted: Vaulted, me: frozenset[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be counted must not be tried."""
+    token = enrol(vaulted, face(1))
+    vaulted.store._db.execute("PRAGMA query_only = ON")
+    outcome, lens = attempt(short_folder, vaulted, looking(token.encode()), me=me)
+    assert outcome.handle is None
+    assert outcome.said[-1] is Guidance.USE_BADGE
+    assert not lens.embeds()
+    took = outcome.over_at - lens.times["CodeRead"]
+    assert RECOGNITION.answer_time - 0.05 < took < RECOGNITION.answer_time + 0.25
+    assert "vault.db cannot be written" in capsys.readouterr().err
 
 
 def test_a_poster_is_passed_over_and_the_token_after_it_is_taken(

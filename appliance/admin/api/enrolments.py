@@ -23,8 +23,9 @@ from appliance.admin.api.words import words
 from appliance.admin.enrolments import Enrolment, EnrolmentState
 from appliance.admin.registry.once import Kind
 from appliance.admin.registry.people import find_person
+from appliance.admin.zones import ZoneRefused
 from appliance.journal import Event
-from appliance.link.messages import ClaimKind, Guidance
+from appliance.link.messages import ClaimKind, Guidance, Refusal
 
 routes = router("/enrolments", "enrolments")
 
@@ -108,7 +109,9 @@ Found = Annotated[Enrolment, Depends(_found)]
     status_code=201,
     responses={
         **documented(HTTPStatus.NOT_FOUND, "There is no such person."),
-        **documented(HTTPStatus.CONFLICT, "No consent is on record, or another window is open."),
+        **documented(
+            HTTPStatus.CONFLICT, "No consent is on record, another window is open, or no such claim is taken."
+        ),
     },
 )
 @allows(*_FRONT_DESK)
@@ -117,6 +120,9 @@ def begin(
 ) -> EnrolmentProgress:
     """Open a window; the person presses the button at the door."""
     person = find_person(house.registry, new.person).id
+    if new.claim.value not in house.settings.recognition.claims:
+        # Vault has the last word; but nobody is sent to the door first, to be told so there.
+        raise ZoneRefused(Refusal.CLAIM_NOT_SERVED)
     key = once(caller, idempotency_key, Kind.ENROLMENT)
     enrolment = house.enrolments.begin(person, new.seconds, key, ClaimKind[new.claim.name])
     house.acts.note(Event.WINDOW_OPENED, caller.account)

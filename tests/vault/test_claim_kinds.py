@@ -1,0 +1,411 @@
+"""What each kind of claim opens, and what it costs: tokens of tier 1, cards, numbers with a PIN."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from appliance.evaluation.guessing_simulation import SimulatedTime
+from appliance.link.messages import ClaimKind
+from appliance.rights import Rights, Window
+from appliance.settings import Recognition
+from appliance.vault import credentials
+from appliance.vault.claims import Vaulted, read_credential
+from appliance.vault.clock import DAY, EARLIEST
+from appliance.vault.credentials import Credential, of_card, of_number
+from appliance.vault.limits import claim_key
+from appliance.vault.protection import DEVICE, SHARED
+from appliance.vault.token import Token
+from tests.vault.faces import EDGE, RECOGNITION, again, at, enrol, enrol_for, enrol_on_token, face, vault_in
+
+CARD = of_card(128, (1 << 127) + 4711)
+OTHER_CARD = of_card(128, (1 << 127) + 4712)
+PIN = of_number("1234", "987654")
+WRONG_PIN = of_number("1234", "987655")
+UNKNOWN_NUMBER = of_number("4321", "987654")
+EVERY_KIND: dict[str, Any] = {
+    "tier": 3,
+    "justification": "nobody can carry a card into this room",
+    "claims": ["token", "card", "number"],
+}
+
+
+@pytest.fixture
+def tier1(tmp_path: Path) -> Iterator[Vaulted]:
+    with vault_in(tmp_path, tier=1) as vaulted:
+        yield vaulted
+
+
+@pytest.fixture
+def every_kind(tmp_path: Path) -> Iterator[Vaulted]:
+    with vault_in(tmp_path, **EVERY_KIND) as vaulted:
+        yield vaulted
+
+
+def shown(vaulted: Vaulted, wire: bytearray) -> Credential:
+    return read_credential(bytearray(wire), vaulted.epochs.index_key)
+
+
+def score(vaulted: Vaulted, claim: Token | Credential, seed: int = 1) -> float | None:
+    """How alike this face is to what the claim opens; None where it opens nothing."""
+    claimed = vaulted.open(claim)
+    if claimed is None:
+        return None
+    vaulted.limits.succeeded(claimed.handle)
+    return claimed.record.score(face(seed), EDGE.mean)
+
+
+def failures(vaulted: Vaulted, handle: bytes) -> int:
+    """Counted of a claim this year."""
+    with vaulted.store.transaction() as db:
+        (count,) = db.execute(
+            "SELECT coalesce(sum(count), 0) FROM failure WHERE claim = ?",
+            (claim_key(vaulted.epochs.index_key, handle),),
+        ).fetchone()
+    return int(count)
+
+
+def with_body(token: Token, body: bytes) -> Token:
+    return Token(token.handle, bytearray(token.secret), token.tier, body)
+
+
+# Tier 1.
+
+
+def test_the_template_is_on_the_token_and_the_device_keeps_no_body(tier1: Vaulted, tmp_path: Path) -> None:
+    token = enrol_on_token(tier1, face(1))
+    record = tier1.store.read(token.handle)
+    assert record is not None
+    assert record.sealed.body == b""
+    on_disk = b"".join(path.read_bytes() for path in tmp_path.glob("vault.db*"))
+    assert all(token.body[at : at + 16] not in on_disk for at in range(0, len(token.body) - 16, 16))
+    assert score(tier1, Token.decode(again(token).encode())) == pytest.approx(1, abs=0.02)
+    assert score(tier1, again(token), 2) != pytest.approx(1, abs=0.2)
+
+
+def test_an_older_token_of_the_same_person_opens_nothing(tier1: Vaulted) -> None:
+    """Renewed under the same handle even, with the same secret and the same face."""
+    older = enrol_on_token(tier1, face(1))
+    tier1.erase(older.handle)
+    assert score(tier1, again(older)) is None
+    newer = enrol_on_token(tier1, face(1), older.handle)
+    assert score(tier1, again(older)) is None
+    assert score(tier1, with_body(newer, older.body)) is None
+    assert score(tier1, again(newer)) is not None
+
+
+def test_the_body_of_another_opens_nothing(tier1: Vaulted) -> None:
+    one, other = enrol_on_token(tier1, face(1)), enrol_on_token(tier1, face(2))
+    assert score(tier1, with_body(one, other.body)) is None
+    assert score(tier1, with_body(other, one.body)) is None
+    for byte in range(0, len(one.body), 7):
+        damaged = bytearray(one.body)
+        damaged[byte] ^= 1
+        assert score(tier1, with_body(one, bytes(damaged))) is None
+    assert score(tier1, again(one)) is not None
+
+
+def test_a_token_of_one_tier_claims_no_record_of_another(tmp_path: Path) -> None:
+    with vault_in(tmp_path, tier=2) as vaulted:
+        one, two = enrol_on_token(vaulted, face(1)), enrol(vaulted, face(2))
+        read = vaulted.store.records_read
+        assert score(vaulted, Token(one.handle, bytearray(one.secret))) is None
+        assert score(vaulted, Token(two.handle, bytearray(two.secret), 1, one.body)) is None
+        assert vaulted.store.records_read == read + 2
+        # A site that became less strict goes on taking the tokens that it gave out before.
+        assert score(vaulted, again(one)) is not None
+        assert score(vaulted, again(two), 2) is not None
+
+
+def test_a_site_that_became_stricter_takes_no_weaker_token(tier1: Vaulted) -> None:
+    assert score(tier1, enrol(tier1, face(1))) is None
+
+
+# Cards.
+
+
+def test_a_card_opens_its_one_record_and_is_overwritten(tmp_path: Path) -> None:
+    with vault_in(tmp_path, claims=["card"]) as vaulted:
+        handle = enrol_for(vaulted, face(1), CARD)
+        enrol_for(vaulted, face(2), OTHER_CARD)
+        record = vaulted.store.read(handle)
+        assert record is not None
+        assert record.tier == SHARED
+        before = vaulted.store.records_read
+        wire = bytearray(CARD)
+        claim = read_credential(wire, vaulted.epochs.index_key)
+        assert not any(wire)
+        assert score(vaulted, claim) == pytest.approx(1, abs=1e-6)
+        assert not any(claim.value)
+        assert vaulted.store.records_read == before + 1
+
+
+def test_the_card_of_nobody_and_garbage_open_nothing_and_cost_nobody_anything(tmp_path: Path) -> None:
+    with vault_in(tmp_path, claims=["card"]) as vaulted:
+        handle = enrol_for(vaulted, face(1), CARD)
+        for wire in (OTHER_CARD, of_card(96, 7), bytearray(b"\xc1"), bytearray(64), bytearray(b"?" * 20)):
+            claim = shown(vaulted, wire)
+            assert vaulted.open(claim) is None
+            assert not any(claim.value)
+        assert failures(vaulted, handle) == 0
+        vaulted.leases.end(handle)
+        assert vaulted.open(shown(vaulted, CARD)) is None
+
+
+def test_a_row_that_was_given_another_card_does_not_open_for_it(tmp_path: Path) -> None:
+    """Who writes to the database can point a card at somebody's record; its secret is another one."""
+    with vault_in(tmp_path, claims=["card"]) as vaulted:
+        handle = enrol_for(vaulted, face(1), CARD)
+        with vaulted.store.transaction() as db:
+            lookup = shown(vaulted, OTHER_CARD).lookup
+            db.execute("UPDATE record SET lookup = ? WHERE handle = ?", (lookup, handle))
+        assert vaulted.open(shown(vaulted, OTHER_CARD)) is None
+        assert failures(vaulted, handle) == 0, "a wrong secret of 128 bits is no guess"
+
+
+# Number and PIN.
+
+
+def test_a_number_and_pin_open_a_record_of_tier_3(every_kind: Vaulted) -> None:
+    handle = enrol_for(every_kind, face(1), PIN)
+    record = every_kind.store.read(handle)
+    assert record is not None
+    assert record.tier == DEVICE
+    assert score(every_kind, shown(every_kind, PIN)) == pytest.approx(1, abs=1e-6)
+    assert failures(every_kind, handle) == 0
+
+
+def test_a_wrong_pin_is_a_guess_and_counts_and_waits_like_one(every_kind: Vaulted) -> None:
+    now = SimulatedTime()
+    vaulted = at(every_kind, now, budget=6)
+    handle = enrol_for(vaulted, face(1), PIN)
+    for guesses in range(1, 4):
+        assert vaulted.open(shown(vaulted, WRONG_PIN)) is None
+        assert failures(vaulted, handle) == guesses
+    # After three the right PIN has to wait as well, and the wrong one counts no more than it is tried.
+    assert vaulted.open(shown(vaulted, PIN)) is None
+    assert vaulted.open(shown(vaulted, WRONG_PIN)) is None
+    assert failures(vaulted, handle) == 3
+    now.pass_by(31)
+    assert score(vaulted, shown(vaulted, PIN)) is not None
+    assert failures(vaulted, handle) == 3
+    for _ in range(3):
+        now.pass_by(901)
+        assert vaulted.open(shown(vaulted, WRONG_PIN)) is None
+    now.pass_by(100 * DAY)
+    assert vaulted.open(shown(vaulted, PIN)) is None, "the year's budget is spent"
+    # A restart gives nothing back.
+    assert at(vaulted, now, budget=6).open(shown(vaulted, PIN)) is None
+
+
+def test_an_unknown_number_takes_the_same_work_and_the_same_writes_as_a_wrong_pin(
+    every_kind: Vaulted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = enrol_for(every_kind, face(1), PIN)
+    no_lease = enrol_for(every_kind, face(2), of_number("77", "987654"))
+    every_kind.leases.end(no_lease)
+    braked: list[bytes] = []
+    brake = credentials.brake
+
+    def counted(pin: bytearray, salt: bytes, index_key: bytearray) -> bytearray:
+        braked.append(salt)
+        return brake(pin, salt, index_key)
+
+    monkeypatch.setattr(credentials, "brake", counted)
+    claims = {
+        "right": PIN,
+        "wrong PIN": WRONG_PIN,
+        "unknown": UNKNOWN_NUMBER,
+        "no ground": of_number("77", "987654"),
+    }
+    work = {name: traced(every_kind, shown(every_kind, wire)) for name, wire in claims.items()}
+    assert len(braked) == len(claims)
+    assert all(statements for statements in work.values())
+    writes = {name: changing(done) for name, done in work.items()}
+    assert len({tuple(each) for each in writes.values()}) == 1, writes
+    assert failures(every_kind, handle) == 2
+
+
+def changing(statements: list[str]) -> list[str]:
+    """Those that write."""
+    return [each for each in statements if each.split()[0] in {"INSERT", "DELETE", "UPDATE"}]
+
+
+def traced(vaulted: Vaulted, claim: Token | Credential) -> list[str]:
+    """The statements of an attempt, without their values."""
+    statements: list[str] = []
+    db = vaulted.store._db
+    db.set_trace_callback(lambda text: statements.append(" ".join(text.split()[:3])))
+    try:
+        vaulted.open(claim)
+    finally:
+        db.set_trace_callback(None)
+    return statements
+
+
+# One charge an attempt, whatever its reason.
+
+
+def test_each_attempt_is_charged_once_before_anything_is_compared(tmp_path: Path) -> None:
+    now = SimulatedTime()
+    with vault_in(tmp_path, claims=["token", "card"]) as begun:
+        vaulted = at(begun, now)
+        known, other_pack = enrol(vaulted, face(1)), enrol(vaulted, face(2), pack=b"p" * 32)
+        no_ground, erased = enrol(vaulted, face(3), lease=0), enrol(vaulted, face(4))
+        expired, late = enrol(vaulted, face(5)), enrol(vaulted, face(6))
+        limited, short = enrol(vaulted, face(7)), enrol(vaulted, face(8)[:128])
+        enrol_for(vaulted, face(9), PIN, tier=DEVICE)
+        vaulted.erase(erased.handle)
+        with vaulted.store.transaction() as db:
+            db.execute("UPDATE record SET expires_at = 1 WHERE handle = ?", (expired.handle,))
+        vaulted.store.set_rights(late.handle, Rights(None, EARLIEST, ()).encode())
+        for _ in range(3):
+            assert vaulted.open(again(limited)) is not None
+        claims: dict[str, Token | Credential] = {
+            "right": known,
+            "unknown": Token.create(secrets.token_bytes(16)),
+            "wrong secret": Token(known.handle, bytearray(16)),
+            "another tier": Token(known.handle, bytearray(16), 1, bytes(300)),
+            "another pack": other_pack,
+            "no ground": no_ground,
+            "erased": erased,
+            "expired": expired,
+            "no longer valid": late,
+            "limited": limited,
+            "of another length": short,
+            "a card of nobody": shown(vaulted, OTHER_CARD),
+            "garbage": shown(vaulted, bytearray(b"?")),
+            "a kind that is not served": shown(vaulted, PIN),
+        }
+        writes = {name: changing(traced(vaulted, claim)) for name, claim in claims.items()}
+        assert writes["unknown"].count("INSERT INTO failure") == 1
+        assert all(done == writes["unknown"] for done in writes.values()), writes
+
+
+# What a site takes.
+
+
+@pytest.mark.parametrize("wire", [CARD, PIN], ids=["card", "number"])
+def test_a_kind_that_is_not_served_is_refused_like_every_other_claim(
+    vaulted: Vaulted, wire: bytearray
+) -> None:
+    handle = enrol_for(vaulted, face(1), wire)
+    assert vaulted.open(shown(vaulted, wire)) is None
+    assert failures(vaulted, handle) == 0
+
+
+def test_a_site_of_tier_2_refuses_records_of_tier_3(tmp_path: Path) -> None:
+    """Such as those that it made when it was one of tier 3."""
+    with vault_in(tmp_path, **EVERY_KIND) as before:
+        handle = enrol_for(before, face(1), PIN)
+        store, epochs = before.store, before.epochs
+        after = replace(
+            before,
+            policy=replace(before.policy, tier=2, kinds=frozenset(ClaimKind)),
+            store=store,
+            epochs=epochs,
+        )
+        assert before.open(shown(before, PIN)) is not None
+        assert after.open(shown(after, PIN)) is None
+        # Nor does a token of tier 2 reach it.
+        assert after.open(Token(handle, bytearray(16))) is None
+
+
+def test_tokens_are_refused_where_only_cards_are_served(tmp_path: Path) -> None:
+    with vault_in(tmp_path, claims=["card"]) as vaulted:
+        assert vaulted.open(enrol(vaulted, face(1))) is None
+
+
+@pytest.mark.parametrize(
+    ("claims", "tier", "expected"),
+    [
+        (ClaimKind.TOKEN, 1, 1),
+        (ClaimKind.TOKEN, 2, 2),
+        (ClaimKind.TOKEN, 3, 2),
+        (ClaimKind.CARD, 2, 2),
+        (ClaimKind.CARD, 3, 2),
+        (ClaimKind.NUMBER, 3, 3),
+    ],
+)
+def test_nothing_is_enrolled_in_a_weaker_tier_than_its_claim_needs(
+    vaulted: Vaulted, claims: ClaimKind, tier: int, expected: int
+) -> None:
+    assert replace(vaulted.policy, tier=tier).tier_of(claims) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"tier": 3}, "justification"),
+        ({"tier": 3, "justification": " \n"}, "justification"),
+        ({"claims": ["number"]}, "tier = 3"),
+        ({"claims": ["token", "number"], "tier": 1}, "tier = 3"),
+        ({"claims": ["card"], "tier": 1}, "tier = 1"),
+        ({"tier": 4}, "tier"),
+        ({"claims": ["face"]}, "claims"),
+    ],
+)
+def test_the_settings_refuse_what_cannot_be_meant(changed: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Recognition(**{**RECOGNITION.model_dump(), **changed})
+
+
+# Hours and validity.
+
+
+def test_hours_and_validity_are_looked_at_with_a_trusted_clock_alone(tmp_path: Path) -> None:
+    now = SimulatedTime()
+    with vault_in(tmp_path) as begun:
+        vaulted = at(begun, now)
+        always, hours, until = (enrol(vaulted, face(seed)) for seed in (1, 2, 3))
+        begins = EARLIEST + 10 * DAY
+        # 11 January 2025 is a Saturday.
+        saturday = Rights(None, None, (Window(5, 0, 1440),))
+        vaulted.store.set_rights(hours.handle, saturday.encode())
+        vaulted.store.set_rights(until.handle, Rights(None, begins + 400 * DAY, ()).encode())
+        assert [score(vaulted, again(each), 0) is not None for each in (always, hours, until)] == [True] * 3
+        now.pass_by(DAY)
+        assert [score(vaulted, again(each), 0) is not None for each in (always, hours, until)] == [
+            True,
+            False,
+            True,
+        ]
+        # Ten years forward: the clock is not believed; who has no hours goes on.
+        now.wrong = 3650 * DAY
+        assert [score(vaulted, again(each), 0) is not None for each in (always, hours, until)] == [
+            True,
+            False,
+            True,
+        ]
+        # Truly past its end, and then a year back: it stays past.
+        now.wrong = 0
+        now.pass_by(400 * DAY)
+        assert score(vaulted, again(until), 0) is None
+        now.wrong = -365 * DAY
+        for each in (vaulted, at(vaulted, now)):
+            assert score(each, again(until), 0) is None
+            assert score(each, again(always), 0) is not None
+
+
+def test_damaged_rights_open_nothing(vaulted: Vaulted, capsys: pytest.CaptureFixture[str]) -> None:
+    token = enrol(vaulted, face(1))
+    with vaulted.store.transaction() as db:
+        db.execute("UPDATE record SET rights = x'ff' WHERE handle = ?", (token.handle,))
+    assert vaulted.open(again(token)) is None
+    assert "rights are damaged" in capsys.readouterr().err
+
+
+def test_a_pin_is_braked_before_anything_is_known_of_the_number(every_kind: Vaulted) -> None:
+    """Timed: an unknown number is not told by an early end."""
+    enrol_for(every_kind, face(1), PIN)
+    took = []
+    for wire in (WRONG_PIN, UNKNOWN_NUMBER):
+        began = time.monotonic()
+        assert every_kind.open(shown(every_kind, wire)) is None
+        took.append(time.monotonic() - began)
+    assert min(took) > 0.5 * max(took), took
