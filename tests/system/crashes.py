@@ -39,7 +39,7 @@ TARGETS: tuple[tuple[tuple[Bare, ...], int], ...] = (
     (("vault", "admin"), 2),
 )
 """Who is killed at once, and how often that is."""
-ROTATE = "/vault/rotate"
+ROTATE = "/vault/rotation"
 
 Tell = Callable[[str], None]
 
