@@ -29,6 +29,7 @@ from appliance.vault.decommission import destroy_keys
 from appliance.vault.enrolment import Windows, capture
 from appliance.vault.expiry import lapsed
 from appliance.vault.guidance import GuidanceChannel
+from appliance.vault.keys import wipe
 from appliance.vault.look import LensLook
 from appliance.vault.opening import open_vault
 from appliance.vault.store import StoreError
@@ -166,7 +167,12 @@ class VaultService:
                 if request.verb is not Verb.ATTEMPT:
                     # Withdrawing at the door needs the durable outbox to admin, and comes with it.
                     raise Malformed("a verb that is not served yet")
-                self._attempt(connection, bytearray(request.claim))
+                claim = request.claim if isinstance(request.claim, bytearray) else bytearray(request.claim)
+                try:
+                    self._attempt(connection, claim)
+                finally:
+                    # Also where nobody came to look at it: recognition is off, or lens is away.
+                    wipe(claim)
             except Malformed:
                 self._journal.note(Event.HOSTILE_MESSAGE)
             except DrempelError as error:
