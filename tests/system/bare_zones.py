@@ -78,7 +78,12 @@ class BareZones:
     """The zones, and who speaks to them."""
 
     def __init__(
-        self, state: Path, zygote: subprocess.Popen[str], zones: Sequence[Bare], recognition: str
+        self,
+        state: Path,
+        zygote: subprocess.Popen[str],
+        zones: Sequence[Bare],
+        recognition: str,
+        answer_time: float,
     ) -> None:
         self.state = state
         self.zones = tuple(zones)
@@ -86,7 +91,7 @@ class BareZones:
         (self.runtime / "lens").mkdir()
         state.mkdir(parents=True, exist_ok=True)
         self.config = state / "drempel.toml"
-        plan = Plan(packs=state / "packs", attempt_time=4.0, answer_time=ANSWER_TIME)
+        plan = Plan(packs=state / "packs", attempt_time=4.0, answer_time=answer_time)
         settings = f"{_settings_text(state, self.runtime, plan)}captures = {CAPTURES}\n{recognition}"
         self.config.write_text(settings, "utf-8")
         self.settings = load(self.config)
@@ -249,7 +254,9 @@ class BareZones:
 
 
 @contextlib.contextmanager
-def bare_zones(state: Path, *zones: Bare, recognition: str = "") -> Iterator[BareZones]:
+def bare_zones(
+    state: Path, *zones: Bare, recognition: str = "", answer_time: float = ANSWER_TIME
+) -> Iterator[BareZones]:
     """These zones, started, with what they hold under `state`; `recognition` is added to their settings."""
     environment = {**os.environ, **ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
@@ -260,7 +267,7 @@ def bare_zones(state: Path, *zones: Bare, recognition: str = "") -> Iterator[Bar
         env=environment,
         cwd=Path(__file__).parents[2],
     ) as zygote:
-        running = BareZones(state.resolve(), zygote, zones, recognition)
+        running = BareZones(state.resolve(), zygote, zones, recognition, answer_time)
         try:
             with lens_at(running.settings.socket("lens/look"), running.play):
                 running.start(*zones)

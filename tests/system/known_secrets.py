@@ -119,10 +119,11 @@ def keys(state: Path, shown: Shown) -> Keys:
     """The keys of the record that is claimed so, in vault's folder `state`, as vault derives them."""
     device, never, device_id, number = _of_device(state)
     column, value, secret, steps, body = _claimed(shown, device[INDEX])
-    with_row = f"SELECT handle, tier, version, pack, half, body FROM record WHERE {column} = ?"  # noqa: S608
+    joined = "record LEFT JOIN half USING (handle) LEFT JOIN body USING (handle)"
+    row = f"SELECT record.handle, tier, version, pack, half, body FROM {joined} WHERE record.{column} = ?"  # noqa: S608
     db = sqlite3.connect(f"file:{state / 'vault.db'}?mode=ro", uri=True)
     try:
-        handle, tier, version, pack, sealed_half, stored_body = db.execute(with_row, (value,)).fetchone()
+        handle, tier, version, pack, sealed_half, stored_body = db.execute(row, (value,)).fetchone()
     finally:
         db.close()
     body = body or stored_body

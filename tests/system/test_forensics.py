@@ -34,6 +34,7 @@ from tests.system.known_secrets import (
     HELD,
     INDEX,
     WINDOW,
+    E,
     Keys,
     Shown,
     W,
@@ -173,13 +174,21 @@ def test_what_was_written_to_a_file_that_is_gone_is_found(tmp_path: Path) -> Non
 
 @dataclass(frozen=True)
 class Way:
-    """A way to claim: its settings, the claims of two people, and one that is nearly the first's."""
+    """A way to claim: its settings, the claims of two people, and one that is nearly the first's.
+
+    answer_time: seconds, of which a brake takes its part on a busy machine.
+    """
 
     kind: ClaimKind
     recognition: str
     first: bytes = b""
     wrong: bytes = b""
     other: bytes = b""
+    answer_time: float = 1.0
+
+    def zones(self, state: Path) -> contextlib.AbstractContextManager[BareZones]:
+        """A vault that takes such claims."""
+        return bare_zones(state, "vault", recognition=self.recognition, answer_time=self.answer_time)
 
     def enrol(self, zones: BareZones, face: int, claim: bytes) -> Shown:
         """Somebody with this face; what they present."""
@@ -217,6 +226,7 @@ WAYS = {
                 ("5184027369", "384059172604"),
             )
         ),
+        answer_time=2.5,
     ),
 }
 each_way = pytest.mark.parametrize("way", [pytest.param(way, id=name) for name, way in WAYS.items()])
@@ -232,7 +242,7 @@ def test_vault_keeps_nothing_of_an_attempt(
     tmp_path: Path, report: Report, way: Way, further: tuple[int, ...]
 ) -> None:
     captures, probe, stranger = [seen(1, 1), seen(1, 2)], seen(1, 3), seen(5, 1)
-    with bare_zones(tmp_path / "state", "vault", recognition=way.recognition) as zones:
+    with way.zones(tmp_path / "state") as zones:
         state, pid = zones.settings.zone_state("vault"), zones.pid("vault")
         with all_writes(pid, tmp_path / "strace") as writes:
             shown = way.enrol(zones, 1, way.first)
@@ -267,7 +277,10 @@ def test_vault_keeps_nothing_of_an_attempt(
         assert beyond(found, HELD) == []
         assert beyond(after, (W, INDEX)) == [], "the ended epoch's key is gone"
         assert beyond(goes_on, HELD) == []
-        assert {hit.name for hit in goes_on} == set(HELD)
+        copies = Counter(hit.name for hit in goes_on)
+        assert (copies[W], copies[INDEX]) == (1, 1)
+        # The buffer, and OpenSSL's two schedules of its cipher, whose first round keys are the key.
+        assert 1 <= copies[E] <= 3
         in_text = _in_text(known, presented, captures, [probe, stranger])
         assert report.note("all files", search_files(state, in_text)) == []
         assert report.note("all that was written to files", search_writes(writes, in_text)) == []
@@ -284,7 +297,7 @@ def test_no_register_keeps_anything_of_an_attempt_or_an_ended_epoch(
     tmp_path: Path, report: Report, way: Way
 ) -> None:
     captures, probe = [seen(1, 1), seen(1, 2)], seen(1, 3)
-    with bare_zones(tmp_path / "state", "vault", recognition=way.recognition) as zones:
+    with way.zones(tmp_path / "state") as zones:
         shown, pid = way.enrol(zones, 1, way.first), zones.pid("vault")
         known = keys(zones.settings.zone_state("vault"), shown)
         haystack = _everything(known, list(shown.needles()), captures, [probe])
