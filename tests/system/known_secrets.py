@@ -180,20 +180,17 @@ def _claimed(shown: Shown, index_key: bytes) -> tuple[str, bytes, bytes, dict[st
     secret = bytes(credential.secret())
     if shown.kind is ClaimKind.CARD:
         return "lookup", credential.lookup, secret, {"secret S": secret}, b""
-    steps = {"brake B": secret, "Argon2's first hash": _first_hash(shown.pin, credential.lookup, index_key)}
+    pepper = _expanded(_extracted(bytes(32), index_key), b"drempel pin pepper v2", 32)
+    first_hash = _first_hash(shown.pin, credential.lookup, pepper)
+    steps = {"brake B": secret, "pepper": pepper, "Argon2's first hash": first_hash}
     return "lookup", credential.lookup, secret, steps, b""
 
 
-def pepper(index_key: bytes) -> bytes:
-    """What is mixed into the brake; it follows from the index key, which vault holds as long as it runs."""
-    return _expanded(_extracted(bytes(32), index_key), b"drempel pin pepper v2", 32)
-
-
-def _first_hash(pin: bytes, lookup: bytes, index_key: bytes) -> bytes:
+def _first_hash(pin: bytes, lookup: bytes, pepper: bytes) -> bytes:
     """H0 of RFC 9106, §3.2: who had it could guess at the PIN without the brake."""
     head = (credentials.LANES, 32, credentials.MEMORY, credentials.PASSES, 0x13, 2)
     hashed = hashlib.blake2b(struct.pack("<6I", *head))
-    for part in (pin, lookup[: credentials.SALT], pepper(index_key), b""):
+    for part in (pin, lookup[: credentials.SALT], pepper, b""):
         hashed.update(struct.pack("<I", len(part)) + part)
     return hashed.digest()
 
