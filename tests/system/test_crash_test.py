@@ -93,7 +93,7 @@ def test_an_erased_record_that_is_back_is_found(crashes: Crashes, tmp_path: Path
 
 
 def test_a_vault_that_does_not_start_after_a_kill_is_a_lost_vault(crashes: Crashes) -> None:
-    for path in (crashes.zones.state / "vault").glob("epoch*.key"):
+    for path in (crashes.zones.state / "vault").glob("root.key"):
         shutil.copy(crashes.zones.config, path)
     outcome = crashes.run(6)
     assert outcome.unreadable
