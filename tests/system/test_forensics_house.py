@@ -120,7 +120,7 @@ def test_a_whole_door_keeps_nothing_of_a_person_who_came_and_went(
         assert report.note("all logs", search_files(door.state / "logs", texts)) == []
         for zone in ("admin", "door", "lens"):
             assert report.note(f"{zone}'s files", search_files(door.state / zone, texts)) == []
-        # Measured, and not promised: lens has pictures and embeddings by nature, and libraries' copies of them.
+        # Measured, and not promised: lens has pictures and embeddings by nature, and what libraries copy.
         report.note("memory of lens", search_memory(door.pid("lens"), texts))
         for zone in PASSED_BY:
             assert report.note(f"memory of {zone}", search_memory(door.pid(zone), texts)) == []
