@@ -27,7 +27,7 @@ patterns takes it more than a second; at this size, 0.14 s."""
 
 
 def read_codes(frame: Frame) -> list[bytes]:
-    """The distinct QR codes of 1 to 64 bytes in `frame`, at most four; longer ones are no tokens.
+    """The distinct QR codes of 1 to `MAX_CODE` bytes in `frame`, at most four; longer ones are no tokens.
 
     Takes 1 to 3 ms at 640 x 480. Whatever is in the picture, the worst answer is an empty list.
     """

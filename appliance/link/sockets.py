@@ -203,24 +203,24 @@ def read_to_end(connection: socket.socket, limit: int, deadline: Deadline) -> by
         Malformed: more than `limit` bytes came.
         Late, Torn: the deadline passed, or the connection broke, before the end.
     """
-    # One buffer, filled in place: what a claim holds is then nowhere else.
+    # One buffer, filled in place and overwritten: one that is shortened may leave its content behind.
     data = bytearray(limit + 1)
     length = 0
-    while True:
-        try:
-            connection.settimeout(_left(deadline))
-            with memoryview(data) as view:
+    try:
+        with memoryview(data) as view:
+            while length <= limit:
+                connection.settimeout(_left(deadline))
                 came = connection.recv_into(view[length:])
-        except TimeoutError as error:
-            raise Late("the other zone did not finish its message") from error
-        except OSError as error:
-            raise Torn("the connection broke") from error
-        if not came:
-            del data[length:]
-            return data
-        length += came
-        if length > limit:
-            raise Malformed(f"more than {limit} bytes")
+                if not came:
+                    return bytearray(view[:length])
+                length += came
+    except TimeoutError as error:
+        raise Late("the other zone did not finish its message") from error
+    except OSError as error:
+        raise Torn("the connection broke") from error
+    finally:
+        data[:] = bytes(len(data))
+    raise Malformed(f"more than {limit} bytes")
 
 
 def send(connection: socket.socket, data: bytes | bytearray | memoryview, deadline: Deadline) -> None:

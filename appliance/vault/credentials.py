@@ -127,15 +127,21 @@ def brake(pin: bytearray, salt: bytes, index_key: bytearray) -> bytearray:
         MemoryError: 64 MiB are not to be had.
     """
     pepper = bytearray(KEY)
-    slowed = bytearray(KEY)
     try:
         HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel pin pepper v2").derive_into(index_key, pepper)
-        # The library takes `secret` as bytes alone: this one copy goes when it is collected.
-        Argon2id(
-            salt=salt, length=KEY, iterations=PASSES, lanes=LANES, memory_cost=MEMORY, secret=bytes(pepper)
-        ).derive_into(pin, slowed)  # type: ignore[arg-type] # its stub is narrower than it is
+        return _argon2id(pin, salt, pepper, PASSES, MEMORY)
     finally:
         wipe(pepper)
+        # The library hands PIN and pepper to OpenSSL in a block that it frees without overwriting it, and
+        # takes the pepper as `bytes`. The same work again, small and with nobody's PIN, takes both places.
+        _argon2id(bytearray(len(pin)), bytes(len(salt)), pepper, 1, 8 * LANES)
+
+
+def _argon2id(pin: bytearray, salt: bytes, pepper: bytearray, passes: int, memory: int) -> bytearray:
+    slowed = bytearray(KEY)
+    Argon2id(
+        salt=salt, length=KEY, iterations=passes, lanes=LANES, memory_cost=memory, secret=bytes(pepper)
+    ).derive_into(pin, slowed)  # type: ignore[arg-type] # its stub is narrower than it is
     return slowed
 
 

@@ -28,6 +28,7 @@ from appliance.link.messages import (
     VAULT_TO_ADMIN,
     AskVault,
     CameraClosed,
+    ClaimKind,
     Done,
     Embed,
     Enrolled,
@@ -35,6 +36,7 @@ from appliance.link.messages import (
     Lease,
     OpenEnrolment,
     Probe,
+    Refused,
     VaultState,
 )
 from appliance.link.sockets import Deadline, LinkError, connect
@@ -75,15 +77,23 @@ def before_the_lens(code: bytes, *embeddings: bytes) -> Scene:
 class BareZones:
     """The zones, and who speaks to them."""
 
-    def __init__(self, state: Path, zygote: subprocess.Popen[str], zones: Sequence[Bare]) -> None:
+    def __init__(
+        self,
+        state: Path,
+        zygote: subprocess.Popen[str],
+        zones: Sequence[Bare],
+        recognition: str,
+        answer_time: float,
+    ) -> None:
         self.state = state
         self.zones = tuple(zones)
         self.runtime = Path(tempfile.mkdtemp(prefix="drempel-"))
         (self.runtime / "lens").mkdir()
         state.mkdir(parents=True, exist_ok=True)
         self.config = state / "drempel.toml"
-        plan = Plan(packs=state / "packs", attempt_time=4.0, answer_time=ANSWER_TIME)
-        self.config.write_text(f"{_settings_text(state, self.runtime, plan)}captures = {CAPTURES}\n", "utf-8")
+        plan = Plan(packs=state / "packs", attempt_time=4.0, answer_time=answer_time)
+        settings = f"{_settings_text(state, self.runtime, plan)}captures = {CAPTURES}\n{recognition}"
+        self.config.write_text(settings, "utf-8")
         self.settings = load(self.config)
         self.api = ApiClient(self.settings.socket("admin/api"), ME)
         self.scene: Scene = before_the_lens(b"")
@@ -162,8 +172,11 @@ class BareZones:
         """Give a record its lease; whether there is one."""
         return isinstance(self.command(Lease(handle, 3600)), Done)
 
-    def press(self, scene: Scene) -> bytes:
-        """One press at a door before whose lens this happens: all that vault answers."""
+    def press(self, scene: Scene, claim: bytes = b"") -> bytes:
+        """One press at a door before whose lens this happens: all that vault answers.
+
+        `claim` is what a card or a keypad gave to door.
+        """
         self.scene = scene
         answer = b""
         with (
@@ -172,7 +185,7 @@ class BareZones:
         ):
             door.settimeout(10)
             try:
-                door.sendall(b"\x01")
+                door.sendall(b"\x01" + claim)
                 door.shutdown(socket.SHUT_WR)
                 while part := door.recv(8):
                     answer += part
@@ -180,21 +193,31 @@ class BareZones:
                 return b""
         return answer
 
-    def attempt(self, token: bytes, *embeddings: bytes) -> bool:
-        """Whether a press with this token and this face opens."""
-        return self.press(before_the_lens(token, *embeddings)) == b"\x01"
+    def attempt(self, token: bytes, *embeddings: bytes, claim: bytes = b"") -> bool:
+        """Whether a press with this token, or else this claim, and this face opens."""
+        return self.press(before_the_lens(token, *embeddings), claim) == b"\x01"
 
-    def enrol_at_vault(self, *embeddings: bytes) -> bytes:
-        """A record of this face, with a lease, past admin; its token."""
-        request = OpenEnrolment(secrets.token_bytes(16), b"c" * 16, 3600, CAPTURES, 30)
+    def enrol_at_vault(
+        self, *embeddings: bytes, kind: ClaimKind = ClaimKind.TOKEN, claim: bytes = b""
+    ) -> tuple[bytes, bytes]:
+        """A record of this face, with a lease, past admin: its handle, and its token where it has one.
+
+        Raises:
+            LinkError: vault refuses.
+        """
+        request = OpenEnrolment(secrets.token_bytes(16), b"c" * 16, 3600, CAPTURES, 30, kind)
         with connect(self.settings.socket("vault/admin"), ME, Deadline(5)) as connection:
             send_message(connection, request, Deadline(5))
             self.wait_window()
-            self.press(before_the_lens(b"", *embeddings))
+            self.press(before_the_lens(b"", *embeddings), claim)
             while True:
-                message = read_message(connection, VAULT_TO_ADMIN, Deadline(10))
-                if isinstance(message, Enrolled):
-                    return bytes(message.token)
+                match read_message(connection, VAULT_TO_ADMIN, Deadline(10)):
+                    case Enrolled(token):
+                        return request.handle, bytes(token)
+                    case Done():
+                        return request.handle, b""
+                    case Refused(reason):
+                        raise LinkError(f"vault refuses: {reason.name}")
 
     def wait_window(self, seconds: float = 5.0) -> None:
         """Until vault has a window open.
@@ -231,8 +254,10 @@ class BareZones:
 
 
 @contextlib.contextmanager
-def bare_zones(state: Path, *zones: Bare) -> Iterator[BareZones]:
-    """These zones, started, with what they hold under `state`."""
+def bare_zones(
+    state: Path, *zones: Bare, recognition: str = "", answer_time: float = ANSWER_TIME
+) -> Iterator[BareZones]:
+    """These zones, started, with what they hold under `state`; `recognition` is added to their settings."""
     environment = {**os.environ, **ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.system.zygote", *zones],
@@ -242,7 +267,7 @@ def bare_zones(state: Path, *zones: Bare) -> Iterator[BareZones]:
         env=environment,
         cwd=Path(__file__).parents[2],
     ) as zygote:
-        running = BareZones(state.resolve(), zygote, zones)
+        running = BareZones(state.resolve(), zygote, zones, recognition, answer_time)
         try:
             with lens_at(running.settings.socket("lens/look"), running.play):
                 running.start(*zones)

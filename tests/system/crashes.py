@@ -39,7 +39,7 @@ TARGETS: tuple[tuple[tuple[Bare, ...], int], ...] = (
     (("vault", "admin"), 2),
 )
 """Who is killed at once, and how often that is."""
-ROTATE = "/vault/rotate"
+ROTATE = "/vault/rotation"
 
 Tell = Callable[[str], None]
 
@@ -82,9 +82,6 @@ class Crashes:
         self._act = ""
         self._epoch = 0
         self.people = [self._person(number) for number in range(PEOPLE)]
-        self._rotates = ROTATE in zones.api.call("GET", "/openapi.json")["paths"]
-        if not self._rotates:
-            tell(f"this Drempel has no {ROTATE}: nothing is rotated")
 
     @property
     def tokens(self) -> list[Handed]:
@@ -156,8 +153,7 @@ class Crashes:
             acts = [(3, "renew", lambda: self.enrol(person)), (3, "erase", lambda: self.erase(person))]
         else:
             acts = [(6, "enrol", lambda: self.enrol(person))]
-        if self._rotates:
-            acts.append((2, "rotate", self.rotate))
+        acts.append((2, "rotate", self.rotate))
         (_, name, act) = self._rng.choices(acts, [weight for weight, _, _ in acts])[0]
         return name, act
 

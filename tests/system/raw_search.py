@@ -10,6 +10,7 @@ import platform
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,12 +207,17 @@ def all_writes(pid: int, record: Path) -> Iterator[Writes]:
     assert tracer.stderr is not None
     said = tracer.stderr.readline()
     assert "attached" in said, said
+    # It tells of every thread, and Argon2 begins many: an answer that nobody reads would stop it, and vault.
+    reader = threading.Thread(target=tracer.stderr.read)
+    reader.start()
     writes = Writes()
     try:
         yield writes
     finally:
         tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=20)
+        tracer.wait(timeout=20)
+        reader.join()
+        tracer.stderr.close()
         for line in record.read_text("ascii").splitlines():
             _take(line, writes)
 

@@ -40,7 +40,7 @@ def test_two_hundred_kills_lose_nothing_and_revive_nobody() -> None:
     tell(outcome.report())
     assert outcome.wrong == []
     assert outcome.kills == 200
-    acts = {"enrol", "renew", "erase"}
+    acts = {"enrol", "renew", "erase", "rotate"}
     assert all(outcome.done[act] for act in acts)
     assert all(any(hit.startswith(f"{act}/") for hit in outcome.hit) for act in acts), "killed in the middle"
     assert sum(n for hit, n in outcome.hit.items() if not hit.startswith("between")) > 100
@@ -76,7 +76,7 @@ def test_a_write_that_is_lost_is_found(crashes: Crashes) -> None:
 
 
 def test_a_record_that_does_not_open_is_found(crashes: Crashes) -> None:
-    by_hand(crashes, "UPDATE record SET half = zeroblob(length(half))")
+    by_hand(crashes, "UPDATE half SET half = zeroblob(length(half))")
     crashes.look(rest=False)
     assert crashes.outcome.unreadable
     assert crashes.outcome.lost == []
@@ -86,13 +86,14 @@ def test_an_erased_record_that_is_back_is_found(crashes: Crashes, tmp_path: Path
     """An old copy of the rows, put into the database of today: no check by epoch refuses it."""
     with contextlib.closing(sqlite3.connect(crashes.zones.state / "vault" / "vault.db")) as db, db:
         db.execute("ATTACH ? AS old", (str(tmp_path / "before.db"),))
-        db.execute("INSERT OR IGNORE INTO record SELECT * FROM old.record")
+        for table in ("record", "half", "body"):
+            db.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM old.{table}")  # noqa: S608 - our names
     crashes.look(rest=False)
     assert len(crashes.outcome.revived) == 1
 
 
 def test_a_vault_that_does_not_start_after_a_kill_is_a_lost_vault(crashes: Crashes) -> None:
-    for path in (crashes.zones.state / "vault").glob("epoch*.key"):
+    for path in (crashes.zones.state / "vault").glob("root.key"):
         shutil.copy(crashes.zones.config, path)
     outcome = crashes.run(6)
     assert outcome.unreadable

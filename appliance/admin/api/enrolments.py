@@ -5,7 +5,6 @@ differently, and cancel. The captures themselves are presses of the button at th
 """
 
 import asyncio
-import base64
 import enum
 from collections.abc import AsyncIterable
 from http import HTTPStatus
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from appliance.admin.accounts import Role
 from appliance.admin.api.access import Calling, allows, router
 from appliance.admin.api.house import IdempotencyKey, Used, once
+from appliance.admin.api.once import AnswerOnce
 from appliance.admin.api.problems import documented
 from appliance.admin.api.words import words
 from appliance.admin.enrolments import Enrolment, EnrolmentState
@@ -165,16 +165,17 @@ def cancel(house: Used, caller: Calling, enrolment_id: str) -> None:
     house.acts.note(Event.WINDOW_CLOSED, caller.account)
 
 
-@routes.post("/{enrolment_id}/token", responses=documented(HTTPStatus.NOT_FOUND, "Not there, or taken."))
+@routes.post(
+    "/{enrolment_id}/token",
+    response_model=TokenOnce,
+    responses=documented(HTTPStatus.NOT_FOUND, "Not there, or taken."),
+)
 @allows(*_FRONT_DESK)
-def take_token(house: Used, caller: Calling, enrolment_id: str, response: Response) -> TokenOnce:
+def take_token(house: Used, caller: Calling, enrolment_id: str) -> Response:
     """The token, this once: nobody can ask for it again, with whatever key."""
-    response.headers["Cache-Control"] = "no-store"
     token = house.enrolments.take_token(enrolment_id)
     house.acts.note(Event.TOKEN_GIVEN, caller.account)
-    answer = TokenOnce(token=base64.b64encode(token).decode())
-    token[:] = bytes(len(token))
-    return answer
+    return AnswerOnce(token)
 
 
 def _progress(enrolment: Enrolment) -> EnrolmentProgress:
