@@ -29,6 +29,8 @@ CLOSING_MARGIN = 0.75
 
 It holds the frame that lens is working on, which takes longer for an opened claim, and the closing itself.
 """
+COMPARING_MARGIN = 0.02
+"""Seconds before that at which the last probe may come, so that comparing it delays no closing."""
 LATE_STEP = 0.5
 """Seconds: an answer that comes late all the same comes at a whole number of these after its time."""
 
@@ -100,11 +102,12 @@ def verify(
     # From here a refusal takes the same time and says the same, whatever its reason.
     answer_at = Deadline(settings.answer_time)
     closing_at = Deadline(settings.answer_time - CLOSING_MARGIN)
+    compare_until = Deadline(settings.answer_time - CLOSING_MARGIN - COMPARING_MARGIN)
     say(Guidance.LOOK_HERE)
     handle: bytes | None = None
     try:
         claimed = vaulted.open(claim)
-        if claimed is not None and _compare(look, claimed, decider, vaulted, settings.probes, closing_at):
+        if claimed is not None and _compare(look, claimed, decider, vaulted, settings.probes, compare_until):
             handle = claimed.handle
         else:
             look.pause(closing_at)

@@ -5,6 +5,7 @@ Used as a context manager, so that no way out leaves the camera open: closing th
 
 import select
 import socket
+import time
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,8 @@ CAMERA_CLOSING = 2.0
 """Seconds that a camera may take to close; later, and the attempt ends without a match."""
 MESSAGE_TIME = 0.5
 """Seconds from the first byte of a message to its last."""
+SLEPT = 0.003
+"""Seconds of a pause that are slept at its end, in which a door that hangs up is not noticed yet."""
 
 
 class LensGone(DrempelError, ConnectionError):
@@ -110,9 +113,14 @@ class LensLook:
         return None
 
     def pause(self, deadline: Deadline) -> None:
-        """Wait until the deadline, while lens may talk and door may hang up; what lens says is dropped."""
-        while not deadline.passed:
-            drop(self.next(deadline))
+        """Wait until the deadline, while lens may talk and door may hang up; what lens says is dropped.
+
+        A poll lasts whole milliseconds from when it began, so that its end would tell, to a fraction of one,
+        how long the work before it took. The last of them are slept instead, to the very deadline.
+        """
+        while deadline.remaining > SLEPT:
+            drop(self.next(deadline.earlier(deadline.remaining - SLEPT)))
+        time.sleep(deadline.remaining)
 
     def finish(self) -> None:
         """Have the camera closed, and return when lens says that it is.
