@@ -7,7 +7,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -20,7 +20,7 @@ from tests.system.claim_work import Work, work_of_numbers, work_of_tokens
 from tests.system.claims_world import ASKED, MEASURES, OPENED, OTHERS, Seen, hold_up_all
 from tests.system.separable import CLOSE, Apart, Times, apart
 
-Tell = Callable[[str], None]
+COMMAND = (sys.executable, "-m", "tests.system.claim_times")
 ALL = ASKED + OTHERS
 SLOWEST = 3.0
 """Seconds for each claim after which a run hangs."""
@@ -52,8 +52,7 @@ def hold_up_side_by_side(counts: dict[str, int], seed: int, worlds: int) -> list
     """The claims of several vaults at once, each with a process of its own that holds them up."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.system.claim_times", "--one-world", json.dumps(share)]
-            + ["--seed", str(seed + number)],
+            [*COMMAND, "--one-world", json.dumps(share), "--seed", str(seed + number)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -163,14 +162,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Hold up claims as the command line says; the exit status: 1 where their kinds are told apart."""
     parser = argparse.ArgumentParser(
         prog="scripts/claim-times",
-        description="Unknown claims, claims with a wrong secret, and right claims with another's face, held up "
-        "in random order before real vault processes with a scripted lens. Each has a record of its own. "
+        description="Unknown claims, claims with a wrong secret, and right claims with another's face, held "
+        "up in random order before real vault processes with a scripted lens. Each has a record of its own. "
         "Timed from the code that is handed to vault, to the closing of the camera, the guidance and the "
         "answer. No camera and no model is needed.",
         epilog="Prints medians and 5-95 % in ms, and for each pair of kinds the chance that the second takes "
         "longer (0.5: they cannot be told apart), with an interval that holds for all pairs and measures "
-        f"together with 95 %. Exit status 1: for one of the three kinds 0.5 lies outside it, or {CLOSE} away, "
-        "or something was answered otherwise than it should be.",
+        f"together with 95 %. Exit status 1: for two of the three kinds 0.5 lies outside it, or {CLOSE} "
+        "away, or something was answered otherwise than it should be.",
     )
     parser.add_argument("--attempts", type=int, default=500, help="of each of the three (%(default)s)")
     parser.add_argument("--others", type=int, default=30, help="of each other kind (%(default)s)")

@@ -1,4 +1,4 @@
-"""What vault works before a fixed time hides it: `Vaulted.open`, timed from within, for claims of three kinds."""
+"""What vault works before a fixed time hides it: `Vaulted.open` of claims of three kinds."""
 
 import random
 import tempfile
@@ -20,7 +20,7 @@ WARMING = 3
 
 
 def work_of_tokens(count: int, seed: int) -> Work:
-    """`Vaulted.open` of so many tokens of each kind, in random order; a face is compared with none of them."""
+    """`Vaulted.open` of so many tokens of each kind, in random order; no face is compared."""
     with tempfile.TemporaryDirectory(prefix="drempel-claims-") as folder, vault_in(Path(folder)) as vaulted:
         kinds = list(ASKED) * WARMING + order(random.Random(seed), dict.fromkeys(ASKED, count))
         tokens = enrolled(vaulted, kinds)
@@ -31,7 +31,7 @@ def work_of_tokens(count: int, seed: int) -> Work:
 
 
 def work_of_numbers(count: int, seed: int) -> Work:
-    """The same of numbers with a PIN, which the brake of Argon2id slows whether or not there is such a number."""
+    """The same of numbers with a PIN, which Argon2id slows whether or not there is such a number."""
     with (
         tempfile.TemporaryDirectory(prefix="drempel-claims-") as folder,
         vault_in(Path(folder), tier=3, claims=["number"], justification="a bench") as vaulted,

@@ -35,7 +35,7 @@ ME = frozenset({os.geteuid()})
 ASKED = ("unknown", "wrong secret", "another face")
 """The kinds of issue 5."""
 OTHERS = ("expired", "out of hours", "limited", "no lease", "no face", "right face")
-"""The other refusals; and `right face`, which is answered at once: the times are seen to differ where they do."""
+"""The other refusals; and `right face`, which is answered at once: a difference that must be seen."""
 OPENED = frozenset({"another face", "no face", "right face"})
 """The kinds whose claim opens, and for which a face is embedded."""
 MEASURES = ("closing", "guidance", "answer")

@@ -1,4 +1,4 @@
-"""Whether two sets of times can be told apart: the area under the curve of Mann and Whitney, with its interval."""
+"""Whether two sets of times can be told apart: the area of Mann and Whitney, with its interval."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ class Apart:
     """How well two kinds are told apart by their times.
 
     area: the chance that one of the second takes longer than one of the first, ties counting half: 0.5 where
-    nothing tells. low, high: its interval. shift: of the medians, in the unit of the times, second less first.
+    nothing tells. low, high: its interval. shift: of the medians, in the unit of the times, second less
+    first.
     """
 
     area: float
