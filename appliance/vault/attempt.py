@@ -5,7 +5,6 @@ reason; only a match is answered at once.
 """
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from appliance.vault.claims import Claimed, Vaulted, read_credential, read_token
 from appliance.vault.comparison import NotAnEmbedding, Vector, read_embedding
 from appliance.vault.credentials import Credential
 from appliance.vault.keys import wipe
-from appliance.vault.look import LensGone, LensLook, drop
+from appliance.vault.look import LensGone, LensLook, drop, wait_until
 from appliance.vault.store import StoreError
 from appliance.vault.token import Token
 
@@ -125,7 +124,7 @@ def verify(
 def _sleep_until(answer_at: Deadline) -> None:
     """Sleep until the answer is due; where that is past, until the next whole step after it."""
     late = answer_at.overdue
-    time.sleep(answer_at.remaining if late <= 0 else LATE_STEP - late % LATE_STEP)
+    wait_until(answer_at if late <= 0 else Deadline(LATE_STEP - late % LATE_STEP))
 
 
 def _wait_for_token(look: LensLook, deadline: Deadline) -> Token | None:
