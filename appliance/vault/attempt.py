@@ -5,7 +5,6 @@ reason; only a match is answered at once.
 """
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from appliance.vault.claims import Claimed, Vaulted, read_credential, read_token
 from appliance.vault.comparison import NotAnEmbedding, Vector, read_embedding
 from appliance.vault.credentials import Credential
 from appliance.vault.keys import wipe
-from appliance.vault.look import LensGone, LensLook, drop
+from appliance.vault.look import LensGone, LensLook, drop, wait_until
 from appliance.vault.store import StoreError
 from appliance.vault.token import Token
 
@@ -29,6 +28,8 @@ CLOSING_MARGIN = 0.75
 
 It holds the frame that lens is working on, which takes longer for an opened claim, and the closing itself.
 """
+COMPARING_MARGIN = 0.02
+"""Seconds before that at which the last probe may come, so that comparing it delays no closing."""
 LATE_STEP = 0.5
 """Seconds: an answer that comes late all the same comes at a whole number of these after its time."""
 
@@ -100,16 +101,19 @@ def verify(
     # From here a refusal takes the same time and says the same, whatever its reason.
     answer_at = Deadline(settings.answer_time)
     closing_at = Deadline(settings.answer_time - CLOSING_MARGIN)
+    compare_until = Deadline(settings.answer_time - CLOSING_MARGIN - COMPARING_MARGIN)
     say(Guidance.LOOK_HERE)
     handle: bytes | None = None
     try:
         try:
             claimed = vaulted.open(claim)
-            if claimed is not None and _compare(look, claimed, decider, vaulted, settings.probes, closing_at):
+            if claimed is not None and _compare(
+                look, claimed, decider, vaulted, settings.probes, compare_until
+            ):
                 handle = claimed.handle
-        except StoreError as error:
+        except (StoreError, MemoryError) as error:
             # A refusal like every other, at its time, the camera's lamp included: what failed is for the log.
-            print(f"drempel vault: {error}", file=sys.stderr)
+            print(f"drempel vault: {error or 'no memory for the brake'}", file=sys.stderr)
         if handle is None:
             look.pause(closing_at)
         look.finish()
@@ -125,7 +129,7 @@ def verify(
 def _sleep_until(answer_at: Deadline) -> None:
     """Sleep until the answer is due; where that is past, until the next whole step after it."""
     late = answer_at.overdue
-    time.sleep(answer_at.remaining if late <= 0 else LATE_STEP - late % LATE_STEP)
+    wait_until(answer_at if late <= 0 else Deadline(LATE_STEP - late % LATE_STEP))
 
 
 def _wait_for_token(look: LensLook, deadline: Deadline) -> Token | None:

@@ -1,5 +1,6 @@
 """One attempt in vault, against a scripted lens on a real socket."""
 
+import math
 import secrets
 import socket
 import threading
@@ -30,7 +31,7 @@ from appliance.vault.claims import Claimed, Vaulted
 from appliance.vault.clock import DAY, EARLIEST
 from appliance.vault.credentials import Credential, of_card, of_number
 from appliance.vault.limits import claim_key
-from appliance.vault.look import DoorGone, LensGone, LensLook
+from appliance.vault.look import SLEPT, DoorGone, LensGone, LensLook
 from appliance.vault.protection import Opened
 from appliance.vault.token import Token
 from tests.vault.faces import DECIDER, RECOGNITION, enrol, enrol_for, enrol_on_token, face, seen, vault_in
@@ -573,6 +574,25 @@ def test_a_door_that_hangs_up_ends_the_look_at_once(
     with pytest.raises(DoorGone):
         attempt(short_folder, vaulted, script, me=me, during=hang_up)
     assert time.monotonic() - hung_up_at[0] < 0.7
+
+
+def test_a_pause_polls_until_shortly_before_its_end_and_sleeps_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A poll counts whole milliseconds from its own begin, and its end would tell when that was."""
+    whole = Deadline(0.05)
+    ends: list[float] = []
+
+    def poll(_: LensLook, deadline: Deadline) -> None:
+        ends.append(whole.remaining - deadline.remaining)
+        time.sleep(math.ceil(1000 * deadline.remaining) / 1000)
+
+    monkeypatch.setattr(LensLook, "next", poll)
+    with door() as (vaults_end, _):
+        LensLook(Path("/none"), frozenset(), vaults_end, whole).pause(whole)
+    assert whole.passed
+    assert ends
+    assert all(SLEPT - 0.001 < each < SLEPT + 0.001 for each in ends)
 
 
 def test_a_lens_of_another_user_is_asked_nothing(short_folder: Path, vaulted: Vaulted) -> None:
