@@ -115,6 +115,10 @@ class Rights:
         return rights
 
 
+ALWAYS = Rights().encode()
+"""Of who may enter at any time."""
+
+
 def allows(rights: Rights, moment: int | None, zone: ZoneInfo, not_before: int) -> bool:
     """Whether a person with these rights may enter.
 

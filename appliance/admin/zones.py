@@ -58,6 +58,7 @@ REASONS = {
     Refusal.STORAGE: "the zone could not store it: look at its journal and at the disk",
     Refusal.CLAIM_TAKEN: "this card or number belongs to another template already: use another one",
     Refusal.CLAIM_NOT_SERVED: "this site does not take such a claim: see claims and tier in the settings",
+    Refusal.NOT_AUTHENTIC: "vault's record was altered and never opens: enrol this person anew",
     Refusal.MALFORMED: "the zone did not understand: are all zones of one version?",
 }
 

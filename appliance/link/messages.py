@@ -10,6 +10,7 @@ from appliance.link.decision import DESTROY
 from appliance.link.events import AskEvents, DoorEvent, EndOfEvents
 from appliance.link.framing import Message, Payload
 from appliance.link.sockets import Malformed
+from appliance.rights import ALWAYS, RIGHTS
 
 HANDLE = 16
 """Bytes of a record's handle, of a consent's id and of a badge's id: random, and no one's name."""
@@ -22,8 +23,6 @@ MAX_EMBEDDING = 4 * 512
 """Bytes of the longest embedding of any pack: 512 float32."""
 MAX_BADGE_BITS = 128
 """Bits of the longest badge number."""
-RIGHTS = 122
-"""Bytes of a person's rights, see `appliance.rights`."""
 MAX_LEASE = 3600
 """Seconds for which admin can vouch at a time that a legal ground is current (design §7)."""
 
@@ -66,6 +65,7 @@ class Refusal(enum.IntEnum):
     MALFORMED = 0x09
     CLAIM_TAKEN = 0x0A
     CLAIM_NOT_SERVED = 0x0B
+    NOT_AUTHENTIC = 0x0C
 
 
 class ClaimKind(enum.IntEnum):
@@ -217,7 +217,9 @@ class OpenEnrolment(Message):
     """Let the person who presses next be captured for a new record.
 
     `handle` is chosen by admin and written down there first, so that no record can be left without
-    an owner. `consent` is the id of the consent on record, all zero for none, which vault refuses.
+    an owner. `consent` is the id of the consent on record, all zero for none, which vault refuses. `rights`
+    say when the person may enter, as `appliance.rights` encodes it. `replaces` is the person's record so far,
+    whose card or number the new one may take over; all zero for none.
     The window closes with the connection. With a token as `claim` the answer is `Enrolled`; with a card, or
     a number and PIN, the person presents it with the press, and the answer is `Done`.
     """
@@ -228,8 +230,10 @@ class OpenEnrolment(Message):
     captures: int
     seconds: int
     claim: ClaimKind = ClaimKind.TOKEN
+    rights: bytes = ALWAYS
+    replaces: bytes = bytes(HANDLE)
     TYPE = 0x21
-    LAYOUT = f"!{HANDLE}s{HANDLE}sHBHB"
+    LAYOUT = f"!{HANDLE}s{HANDLE}sHBHB{RIGHTS}s{HANDLE}s"
 
     def __post_init__(self) -> None:
         _to_enum(self, "claim", ClaimKind)

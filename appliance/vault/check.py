@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from appliance.vault.epoch import Epochs
-from appliance.vault.protection import Binding, NotAuthentic, authenticates
+from appliance.vault.protection import Binding, NotAuthentic, authenticates, terms_of
 from appliance.vault.store import Record, Store
 
 
@@ -51,7 +51,8 @@ def check(store: Store, epochs: Epochs) -> Checked:
 
 def _whole(record: Record, epochs: Epochs) -> bool:
     try:
-        binding = Binding(record.handle, epochs.device, record.pack, record.tier, record.version)
+        terms = terms_of(record.lookup, record.rights, record.expires_at)
+        binding = Binding(record.handle, epochs.device, record.pack, record.tier, record.version, terms)
     except NotAuthentic:
         return False
     return authenticates(record.sealed, epochs.current, binding)

@@ -5,6 +5,7 @@ current ground, of a kind that this site does not take, made with another pack, 
 and the same to everyone outside. Each makes the same writes (see `limits`), and no face is embedded for any.
 """
 
+import contextlib
 import hashlib
 import sys
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ import numpy as np
 from appliance.errors import ConfigurationError
 from appliance.link.messages import ClaimKind
 from appliance.packs.manifest import Manifest
-from appliance.rights import BadRights, Rights, allows
+from appliance.rights import ALWAYS, BadRights, Rights, allows
 from appliance.settings import Settings
 from appliance.vault.clock import Clock
 from appliance.vault.comparison import Vector
 from appliance.vault.credentials import Credential, NotACredential, parse
 from appliance.vault.epoch import Epochs
-from appliance.vault.erasing import erase
+from appliance.vault.erasing import erase, rotate
 from appliance.vault.expiry import expired
 from appliance.vault.ground import Leases
 from appliance.vault.keys import wipe
@@ -36,13 +37,17 @@ from appliance.vault.protection import (
     Opened,
     Sealed,
     open_sealed,
+    rewrap,
+    terms_of,
 )
-from appliance.vault.store import Record, Store
+from appliance.vault.store import NEVER, Record, Store, StoreError
 from appliance.vault.token import NotAToken, Token
 
 FEWEST_FAILURES = 60
 """In a year: with so many, who enters eight times a working day, and fails at 2 % of them, is locked out once
 in six hundred years (the tail of a binomial; see `scripts/guessing`); with fifty, once in sixteen."""
+NOBODY = bytes(16)
+"""The handle of no record."""
 _KINDS = {"token": ClaimKind.TOKEN, "card": ClaimKind.CARD, "number": ClaimKind.NUMBER}
 
 
@@ -125,9 +130,68 @@ class Vaulted:
         pack = pack_identity(manifest)
         return cls(store, epochs, Leases(), limits, clock, Policy.of(settings), pack, manifest.mean)
 
-    def binding(self, handle: bytes, tier: int) -> Binding:
-        """What a record of this vault, with the pack that runs, is bound to."""
-        return Binding(handle, self.epochs.device, self.pack, tier)
+    def binding(
+        self,
+        handle: bytes,
+        tier: int,
+        lookup: bytes | None = None,
+        rights: bytes = ALWAYS,
+        expires_at: int = NEVER,
+    ) -> Binding:
+        """What a record of this vault, with the pack that runs and on these terms, is bound to."""
+        terms = terms_of(lookup, rights, expires_at)
+        return Binding(handle, self.epochs.device, self.pack, tier, VERSION, terms)
+
+    def set_rights(self, handle: bytes, rights: bytes) -> bool:
+        """Change when a record may open the door, durably; False where there is none.
+
+        Args:
+            handle: 16 bytes.
+            rights: as `appliance.rights` encodes them.
+
+        Raises:
+            NotAuthentic: the record was altered; nothing changed.
+            StoreError: it could not be stored; nothing changed.
+        """
+        with self.epochs.lock:
+            record = self.store.read(handle)
+            if record is None:
+                return False
+            key, device = self.epochs.current, self.epochs.device
+            before, after = (
+                Binding(
+                    handle,
+                    device,
+                    record.pack,
+                    record.tier,
+                    record.version,
+                    terms_of(record.lookup, each, record.expires_at),
+                )
+                for each in (record.rights, rights)
+            )
+            half = rewrap(record.sealed.half, before, key, key, after)
+            self.store.set_rights(handle, rights, half)
+        return True
+
+    def keep(self, record: Record, replaces: bytes = NOBODY) -> None:
+        """Store a new record, durably.
+
+        Args:
+            record: sealed for the epoch in force, whose lock the caller holds.
+            replaces: the handle of the person's record so far, `NOBODY` for none. Admin has it erased when it
+                has the new one; but two records cannot be found by one card or number, so there it goes now.
+
+        Raises:
+            HandleTaken, StoreError: not stored; nothing changed.
+        """
+        before = self.store.read_by_lookup(record.lookup) if record.lookup is not None else None
+        if before is None or before.handle != replaces:
+            self.store.add(record)
+            return
+        self.store.add(record, replaces, lambda db: forget(db, self.epochs.index_key, [replaces]))
+        # For good, as every erasure. Where that fails now, the next change of epoch does it.
+        with contextlib.suppress(StoreError):
+            rotate(self.epochs, self.store)
 
     def erase(self, *handles: bytes) -> int:
         """Erase records for good, with a change of epoch; how many there were.
@@ -180,7 +244,7 @@ class Vaulted:
                     Sealed(record.sealed.half, body),
                     secret,
                     self.epochs.current,
-                    self.binding(record.handle, record.tier),
+                    self.binding(record.handle, record.tier, record.lookup, record.rights, record.expires_at),
                 )
             except NotAuthentic:
                 return record, None
@@ -208,15 +272,13 @@ class Vaulted:
         if (record.pack, record.version) != (self.pack, VERSION):
             return False
         try:
-            rights = None if record.rights is None else Rights.decode(record.rights)
+            rights = Rights.decode(record.rights)
         except BadRights as error:
             print(f"drempel vault: a record's rights are damaged: {error}", file=sys.stderr)
             return False
         if expired(record.expires_at, rights, self.clock):
             return False
-        return rights is None or allows(
-            rights, self.clock.moment(), self.policy.zone, not_before=self.clock.latest
-        )
+        return allows(rights, self.clock.moment(), self.policy.zone, not_before=self.clock.latest)
 
 
 def pack_identity(manifest: Manifest) -> bytes:

@@ -32,6 +32,7 @@ from appliance.vault.claims import Vaulted
 from appliance.vault.enrolment import Window, Windows
 from appliance.vault.erasing import rotate
 from appliance.vault.keys import wipe
+from appliance.vault.protection import NotAuthentic
 from appliance.vault.store import StoreError
 
 COMMAND_TIME = 2.0
@@ -184,7 +185,10 @@ class Commands:
             Rights.decode(rights)
         except BadRights:
             return Refused(Refusal.MALFORMED)
-        found = self._vaulted.store.set_rights(handle, rights)
+        try:
+            found = self._vaulted.set_rights(handle, rights)
+        except NotAuthentic:
+            return Refused(Refusal.NOT_AUTHENTIC)
         return Done() if found else Refused(Refusal.UNKNOWN_HANDLE)
 
     def _enrol(self, connection: socket.socket, request: OpenEnrolment) -> Message | None:

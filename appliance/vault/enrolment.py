@@ -243,20 +243,21 @@ def _store(window: Window, vaulted: Vaulted) -> Token | None:
     try:
         # The half is sealed for the epoch in which it is stored.
         with vaulted.epochs.lock:
-            sealed = seal(
-                template, vaulted.mean, secret, vaulted.epochs.current, vaulted.binding(handle, tier)
+            lookup = None if credential is None else credential.lookup
+            # By the latest time that is certain: a clock that is late makes no template live longer.
+            expires_at = vaulted.clock.latest + vaulted.policy.lifetime
+            binding = vaulted.binding(handle, tier, lookup, window.request.rights, expires_at)
+            sealed = seal(template, vaulted.mean, secret, vaulted.epochs.current, binding)
+            record = Record(
+                handle,
+                tier,
+                vaulted.pack,
+                replace(sealed, body=b"") if tier == ON_TOKEN else sealed,
+                lookup=lookup,
+                rights=window.request.rights,
+                expires_at=expires_at,
             )
-            vaulted.store.add(
-                Record(
-                    handle,
-                    tier,
-                    vaulted.pack,
-                    replace(sealed, body=b"") if tier == ON_TOKEN else sealed,
-                    lookup=None if credential is None else credential.lookup,
-                    # By the latest time that is certain: a clock that is late makes no template live longer.
-                    expires_at=vaulted.clock.latest + vaulted.policy.lifetime,
-                )
-            )
+            vaulted.keep(record, window.request.replaces)
         if credential is not None:
             return None
         kept = True

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from appliance.vault.epoch import Epochs
 from appliance.vault.keys import OLD_ROOT_FILE, EpochKey, KeyLost, destroy_file
-from appliance.vault.protection import Binding, NotAuthentic, rewrap
+from appliance.vault.protection import Binding, NotAuthentic, rewrap, terms_of
 from appliance.vault.registers import overwrite_registers
 from appliance.vault.store import Half, Store, StoreError
 
@@ -100,7 +100,8 @@ def _change(
 def _rewrapping(device: bytes, old: EpochKey, new: EpochKey) -> Callable[[Half], bytes]:
     def anew(each: Half) -> bytes:
         try:
-            binding = Binding(each.handle, device, each.pack, each.tier, each.version)
+            terms = terms_of(each.lookup, each.rights, each.expires_at)
+            binding = Binding(each.handle, device, each.pack, each.tier, each.version, terms)
             return rewrap(each.half, binding, old, new)
         except NotAuthentic:
             return each.half

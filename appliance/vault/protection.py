@@ -11,8 +11,9 @@
   the token, fits one body and no older one of the same person; and nobody can hand in a body made to open
   under several keys, which AES-GCM alone does not exclude (it commits to no key).
 
-The associated data of both sealings bind part, tier, version, handle, device and pack, and that of the half
-the epoch as well: a record that is swapped, altered, rolled back or moved to another device is refused.
+The associated data of both sealings bind part, tier, version, handle, device and pack; that of the half the
+epoch as well, and the record's terms: what finds it, when its person may enter, and when it ends. A record
+that is swapped, altered, rolled back or moved to another device is refused.
 
 Nonces are 96 random bits. `K` seals one message ever. `E` seals one half per enrolment and one per record
 when its epoch begins: far below the 2^32 of NIST SP 800-38D §8.3 for one key.
@@ -73,9 +74,22 @@ class NotAuthentic(DrempelError, ValueError):
         super().__init__("a record that does not open")
 
 
+def terms_of(lookup: bytes | None, rights: bytes, expires_at: int) -> bytes:
+    """32 bytes that stand for a record's terms in the associated data of its half: SHA-256.
+
+    Args:
+        lookup: what finds it, 32 bytes; None for a token's record.
+        rights: when its person may enter, as `appliance.rights` encodes it.
+        expires_at: when it ends, seconds since 1970.
+    """
+    found_by = b"\0" if lookup is None else b"\1" + lookup
+    parts = struct.pack("!BHq", len(found_by), len(rights), expires_at) + found_by + rights
+    return hashlib.sha256(b"drempel terms v2" + parts).digest()
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a record is bound to: handle (16 bytes), device (16), pack (32), tier, and format version.
+    """What a record is bound to: handle (16 bytes), device (16), pack (32), tier, format version, terms (32).
 
     Raises:
         NotAuthentic: no record has such a place.
@@ -86,19 +100,20 @@ class Binding:
     pack: bytes
     tier: int
     version: int = VERSION
+    terms: bytes = bytes(32)
 
     def __post_init__(self) -> None:
         # `struct` would cut or pad: two places could then have the same associated data.
-        if (len(self.handle), len(self.device), len(self.pack)) != (16, 16, PACK) or not (
+        lengths = tuple(map(len, (self.handle, self.device, self.pack, self.terms)))
+        if lengths != (16, 16, PACK, 32) or not (
             ON_TOKEN <= self.tier <= DEVICE and 0 <= self.version <= 0xFF
         ):
             raise NotAuthentic
 
     def data(self, part: int, epoch: int = 0) -> bytes:
-        """The associated data for a part of the record: 88 bytes."""
-        return b"drempel record v2" + _PLACE.pack(
-            part, self.tier, self.version, epoch, self.handle, self.device, self.pack
-        )
+        """The associated data for a part of the record: 88 bytes, and the terms for its half."""
+        place = _PLACE.pack(part, self.tier, self.version, epoch, self.handle, self.device, self.pack)
+        return b"drempel record v2" + place + (self.terms if part == _HALF else b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,15 +213,22 @@ def open_sealed(sealed: Sealed, secret: bytearray | None, epoch_key: EpochKey, b
             wipe(buffer)
 
 
-def rewrap(half: bytes, binding: Binding, old: EpochKey, new: EpochKey) -> bytes:
+def rewrap(half: bytes, binding: Binding, old: EpochKey, new: EpochKey, anew: Binding | None = None) -> bytes:
     """A half of the old epoch, sealed for the new one. Its body stays as it is.
+
+    Args:
+        half: 92 bytes.
+        binding: what it is bound to.
+        old: the key it is sealed under.
+        new: the key to seal it under.
+        anew: what it is to be bound to from now on, where that changes.
 
     Raises:
         NotAuthentic: the half does not open under the old epoch key.
     """
     plain = _open_half(half, old, binding)
     try:
-        return _seal_by(new.cipher, plain, binding.data(_HALF, new.epoch))
+        return _seal_by(new.cipher, plain, (anew or binding).data(_HALF, new.epoch))
     finally:
         wipe(plain)
 

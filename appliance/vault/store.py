@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 from appliance.database import DatabaseUnusable, open_database, what_to_do
 from appliance.errors import DrempelError
+from appliance.rights import ALWAYS
 from appliance.vault import clock, limits
 from appliance.vault.protection import VERSION, Sealed
 from appliance.vault.soundness import Soundness
 
 SCHEMA = 2
+NEVER = 2**40
+"""An end that no clock of ours reaches, seconds since 1970."""
 _RECORDS = """
 CREATE TABLE record (
     handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
@@ -27,8 +30,8 @@ CREATE TABLE record (
     tier INTEGER NOT NULL CHECK (tier BETWEEN 1 AND 3),
     pack BLOB NOT NULL CHECK (length(pack) = 32),
     lookup BLOB UNIQUE CHECK (length(lookup) = 32),
-    rights BLOB CHECK (length(rights) <= 200),
-    expires_at INTEGER,
+    rights BLOB NOT NULL,
+    expires_at INTEGER NOT NULL,
     lapsed_at INTEGER
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE half (
@@ -39,7 +42,6 @@ CREATE TABLE body (
     handle BLOB PRIMARY KEY REFERENCES record ON DELETE CASCADE,
     body BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
-CREATE INDEX record_expiring ON record (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE epoch (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), number INTEGER NOT NULL) STRICT;
 """
 _TABLES = _RECORDS + limits.TABLES + clock.TABLES
@@ -75,8 +77,8 @@ class Record:
 
     handle: 16 bytes. tier: 1 to 3. pack: the pack's identity, 32 bytes. sealed: its sealed parts; in tier 1
     the body is empty, since the person has it. version: of their format. lookup: what a card or a number
-    finds it by, 32 bytes. rights: as `appliance.rights` encodes them; None for always. expires_at: seconds
-    since 1970.
+    finds it by, 32 bytes. rights: when its person may enter, as `appliance.rights` encodes it. expires_at:
+    seconds since 1970. The half is bound to these three, see `protection.terms_of`.
     """
 
     handle: bytes
@@ -85,8 +87,8 @@ class Record:
     sealed: Sealed
     version: int = VERSION
     lookup: bytes | None = None
-    rights: bytes | None = None
-    expires_at: int | None = None
+    rights: bytes = ALWAYS
+    expires_at: int = NEVER
 
 
 class Half(NamedTuple):
@@ -97,6 +99,9 @@ class Half(NamedTuple):
     pack: bytes
     half: bytes
     version: int
+    lookup: bytes | None
+    rights: bytes
+    expires_at: int
 
 
 class Store:
@@ -161,14 +166,30 @@ class Store:
         """Whether there is a record with this handle; nothing of it is read."""
         return self._one("SELECT 1 FROM record WHERE handle = ?", handle) is not None
 
-    def add(self, record: Record) -> None:
+    def add(
+        self,
+        record: Record,
+        instead_of: bytes | None = None,
+        also: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
         """Store a new record, durably.
+
+        Args:
+            record: the record.
+            instead_of: the handle of one that gives way to it in the same transaction, if it is there. It is
+                erased for good only by the next change of epoch.
+            also: what else has to happen in the same transaction.
 
         Raises:
             HandleTaken: there is one with this handle already; `LookupTaken` where its card or number is.
             StoreError: it could not be stored.
         """
-        self.add_all([record])
+        with self.transaction():
+            if instead_of is not None:
+                self._db.execute("DELETE FROM record WHERE handle = ?", (instead_of,))
+            if also is not None:
+                also(self._db)
+            self.add_all([record])
 
     def add_all(self, records: Iterable[Record]) -> None:
         """Store new records, durably: all of them, or none.
@@ -203,31 +224,20 @@ class Store:
                 raise LookupTaken("this card or number is somebody's already: take another") from error
             raise HandleTaken("a record with this handle is stored already: choose a new handle") from error
 
-    def set_rights(self, handle: bytes, rights: bytes | None) -> bool:
-        """Change when a record may open the door, durably; False where there is none.
+    def set_rights(self, handle: bytes, rights: bytes, half: bytes) -> None:
+        """Change when a record may open the door, durably, with the half that is bound to that.
 
         Raises:
             StoreError: it could not be stored.
         """
         with self.transaction() as db:
-            return db.execute("UPDATE record SET rights = ? WHERE handle = ?", (rights, handle)).rowcount > 0
+            db.execute("UPDATE record SET rights = ? WHERE handle = ?", (rights, handle))
+            db.execute("UPDATE half SET half = ? WHERE handle = ?", (half, handle))
 
     def count(self) -> int:
         """How many records there are."""
         row = self._one("SELECT count(*) FROM record")
         return int(row[0]) if row else 0
-
-    def counts(self) -> dict[int, int]:
-        """How many records there are of tier 1, 2 and 3."""
-        with self._reading():
-            rows = self._db.execute("SELECT tier, count(*) FROM record GROUP BY tier").fetchall()
-        return {1: 0, 2: 0, 3: 0} | {int(tier): int(count) for tier, count in rows}
-
-    def handles_expired(self, now: int) -> list[bytes]:
-        """The records whose `expires_at` lies at or before `now`, seconds since 1970."""
-        with self._reading():
-            rows = self._db.execute("SELECT handle FROM record WHERE expires_at <= ?", (now,)).fetchall()
-        return [bytes(row[0]) for row in rows]
 
     def epoch(self) -> int | None:
         """The number of the epoch whose key opens the device halves; None before the first."""
@@ -309,6 +319,10 @@ class Store:
             sqlite3.IntegrityError: as SQLite says it; the caller knows what it means.
         """
         with self._lock:
+            if self._db.in_transaction:
+                # Part of the one that is under way on this thread: the lock lets no other in.
+                yield self._db
+                return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
@@ -361,8 +375,8 @@ def _rewrap_all(db: sqlite3.Connection, rewrap: Callable[[Half], bytes]) -> None
     last = b""
     while True:
         rows = db.execute(
-            "SELECT handle, tier, pack, half, version FROM half JOIN record USING (handle) "
-            "WHERE handle > ? ORDER BY handle LIMIT ?",
+            "SELECT handle, tier, pack, half, version, lookup, rights, expires_at "
+            "FROM half JOIN record USING (handle) WHERE handle > ? ORDER BY handle LIMIT ?",
             (last, _SLICE),
         ).fetchall()
         if not rows:

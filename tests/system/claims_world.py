@@ -20,12 +20,12 @@ from pathlib import Path
 from appliance.link.framing import read_message, send_message
 from appliance.link.messages import TO_DOOR_GUIDANCE, CameraClosed, Embed, Finish, Guidance, Guide, Probe
 from appliance.link.sockets import Deadline, connect
-from appliance.rights import Rights, Window
+from appliance.rights import ALWAYS, Rights, Window
 from appliance.vault.claims import Vaulted
 from appliance.vault.limits import Limits
 from appliance.vault.opening import open_vault
 from appliance.vault.protection import SHARED, seal
-from appliance.vault.store import Record
+from appliance.vault.store import NEVER, Record
 from appliance.vault.token import Token
 from tests.system.bare_zones import BareZones, bare_zones
 from tests.vault.faces import EDGE, face, seen, vault_of
@@ -65,10 +65,10 @@ def order(random: random.Random, counts: dict[str, int]) -> list[str]:
     return kinds
 
 
-def rights_of(kind: str, now: datetime) -> bytes | None:
+def rights_of(kind: str, now: datetime) -> bytes:
     """What a record of a kind may: one that is out of hours has its hours three days from now."""
     if kind != "out of hours":
-        return None
+        return ALWAYS
     return Rights(hours=(Window((now + timedelta(days=3)).weekday(), 0, 60),)).encode()
 
 
@@ -80,9 +80,9 @@ def enrolled(vaulted: Vaulted, kinds: list[str]) -> list[Token]:
     now = datetime.now(UTC)
     for kind in kinds:
         token = Token.create(secrets.token_bytes(16))
-        binding = vaulted.binding(token.handle, SHARED)
+        expires = int(now.timestamp()) - 60 if kind == "expired" else NEVER
+        binding = vaulted.binding(token.handle, SHARED, None, rights_of(kind, now), expires)
         sealed = seal(face(ENTRY), EDGE.mean, token.secret, vaulted.epochs.current, binding)
-        expires = int(now.timestamp()) - 60 if kind == "expired" else None
         if kind != "unknown":
             records.append(
                 Record(

@@ -120,14 +120,15 @@ def keys(state: Path, shown: Shown) -> Keys:
     device, never, device_id, number = _of_device(state)
     column, value, secret, steps, body = _claimed(shown, device[INDEX])
     joined = "record LEFT JOIN half USING (handle) LEFT JOIN body USING (handle)"
-    row = f"SELECT record.handle, tier, version, pack, half, body FROM {joined} WHERE record.{column} = ?"  # noqa: S608
+    columns = "record.handle, tier, version, pack, half, body, lookup, rights, expires_at"
+    row = f"SELECT {columns} FROM {joined} WHERE record.{column} = ?"  # noqa: S608
     db = sqlite3.connect(f"file:{state / 'vault.db'}?mode=ro", uri=True)
     try:
-        handle, tier, version, pack, sealed_half, stored_body = db.execute(row, (value,)).fetchone()
+        handle, tier, version, pack, sealed_half, stored_body, *terms = db.execute(row, (value,)).fetchone()
     finally:
         db.close()
     body = body or stored_body
-    binding = Binding(handle, device_id, pack, tier, version)
+    binding = Binding(handle, device_id, pack, tier, version, protection.terms_of(*terms))
     half = _opened(device[E], sealed_half, binding.data(protection._HALF, number))
     assert half[32:] == hashlib.sha256(body).digest()
     first = _extracted(handle, secret)

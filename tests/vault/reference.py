@@ -91,7 +91,8 @@ def place(part: int, case: dict[str, Any], epoch: int) -> bytes:
     """The associated data of a part."""
     head = struct.pack("!BBBI", part, case["tier"], case["version"], epoch)
     ids = (bytes.fromhex(case[name]) for name in ("handle", "device", "pack"))
-    return b"drempel record v2" + head + b"".join(ids)
+    terms = bytes.fromhex(case["terms"]) if part == 1 else b""
+    return b"drempel record v2" + head + b"".join(ids) + terms
 
 
 def cut(label: str, length: int) -> bytes:
@@ -126,7 +127,7 @@ def _rotation(dimensions: int) -> dict[str, Any]:
 
 def _sealing(tier: int, secret: int, dimensions: int) -> dict[str, Any]:
     label = f"sealing {tier} {secret} "
-    lengths = {"handle": 16, "device": 16, "pack": 32, "epoch_key": 32, "device_half": 32}
+    lengths = {"handle": 16, "device": 16, "pack": 32, "epoch_key": 32, "device_half": 32, "terms": 32}
     case: dict[str, Any] = {"tier": tier, "version": 2, "epoch": 7 + tier, "dimensions": dimensions}
     case |= {name: cut(label + name, length).hex() for name, length in lengths.items()}
     case |= {name: cut(label + name, 12).hex() for name in ("nonce_of_body", "nonce_of_half")}

@@ -141,8 +141,8 @@ def refused(vaulted: Vaulted) -> dict[str, tuple[Script, bool]]:
     expired, late, too_early = (enrol(vaulted, face(1)) for _ in range(3))
     with vaulted.store.transaction() as db:
         db.execute("UPDATE record SET expires_at = 1 WHERE handle = ?", (expired.handle,))
-    vaulted.store.set_rights(late.handle, Rights(None, EARLIEST, ()).encode())
-    vaulted.store.set_rights(too_early.handle, Rights(EARLIEST + 36500 * DAY, None, ()).encode())
+    vaulted.set_rights(late.handle, Rights(None, EARLIEST, ()).encode())
+    vaulted.set_rights(too_early.handle, Rights(EARLIEST + 36500 * DAY, None, ()).encode())
     limited = enrol(vaulted, face(1))
     for _ in range(3):
         vaulted.limits.charge(limited.handle)

@@ -263,7 +263,7 @@ def test_each_attempt_is_charged_once_before_anything_is_compared(tmp_path: Path
         vaulted.erase(erased.handle)
         with vaulted.store.transaction() as db:
             db.execute("UPDATE record SET expires_at = 1 WHERE handle = ?", (expired.handle,))
-        vaulted.store.set_rights(late.handle, Rights(None, EARLIEST, ()).encode())
+        vaulted.set_rights(late.handle, Rights(None, EARLIEST, ()).encode())
         for _ in range(3):
             assert vaulted.open(again(limited)) is not None
         claims: dict[str, Token | Credential] = {
@@ -366,8 +366,8 @@ def test_hours_and_validity_are_looked_at_with_a_trusted_clock_alone(tmp_path: P
         begins = EARLIEST + 10 * DAY
         # 11 January 2025 is a Saturday.
         saturday = Rights(None, None, (Window(5, 0, 1440),))
-        vaulted.store.set_rights(hours.handle, saturday.encode())
-        vaulted.store.set_rights(until.handle, Rights(None, begins + 400 * DAY, ()).encode())
+        vaulted.set_rights(hours.handle, saturday.encode())
+        vaulted.set_rights(until.handle, Rights(None, begins + 400 * DAY, ()).encode())
         assert [score(vaulted, again(each), 0) is not None for each in (always, hours, until)] == [True] * 3
         now.pass_by(DAY)
         assert [score(vaulted, again(each), 0) is not None for each in (always, hours, until)] == [

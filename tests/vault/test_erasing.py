@@ -21,7 +21,7 @@ from appliance.vault.claims import Vaulted
 from appliance.vault.erasing import erase, rotate, settle
 from appliance.vault.keys import KeyLost
 from appliance.vault.opening import open_vault
-from appliance.vault.protection import Binding, authenticates
+from appliance.vault.protection import authenticates
 from appliance.vault.store import StoreError
 from appliance.vault.token import Token
 from tests.vault.faces import enrol, face, opens, vault_of
@@ -78,7 +78,7 @@ def test_erasing_ends_one_record_and_no_other(vault: Vaulted, folder: Path) -> N
     for part in (gone.handle, row.sealed.half, row.sealed.body):
         assert not any(part[start : start + 12] in left for start in range(len(part) - 12))
     # The row as somebody copied it before: no key opens it any more.
-    binding = Binding(gone.handle, vault.epochs.device, row.pack, row.tier, row.version)
+    binding = vault.binding(gone.handle, row.tier)
     assert not authenticates(row.sealed, vault.epochs.current, binding)
 
 

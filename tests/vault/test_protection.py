@@ -41,7 +41,11 @@ def of_case(case: dict[str, Any]) -> tuple[bytearray | None, EpochKey, Binding]:
     handle, device, pack = (bytes.fromhex(case[name]) for name in ("handle", "device", "pack"))
     secret = None if case["secret"] is None else bytearray.fromhex(case["secret"])
     epoch_key = EpochKey(bytearray.fromhex(case["epoch_key"]), case["epoch"])
-    return secret, epoch_key, Binding(handle, device, pack, case["tier"], case["version"])
+    return (
+        secret,
+        epoch_key,
+        Binding(handle, device, pack, case["tier"], case["version"], bytes.fromhex(case["terms"])),
+    )
 
 
 def in_turn(*values: bytes | bytearray) -> Callable[[int], bytes | bytearray]:

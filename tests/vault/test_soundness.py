@@ -58,7 +58,7 @@ def test_a_look_at_the_whole_file_keeps_no_reader_and_no_writer_waiting(large: S
     for _ in range(50):
         began = time.monotonic()
         large.read(bytes(16))
-        large.set_rights(bytes(16), None)
+        large.set_rights(bytes(16), b"", b"")
         waited.append(time.monotonic() - began)
     stop.set()
     looking.join()

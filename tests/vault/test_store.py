@@ -217,23 +217,25 @@ def test_a_card_finds_its_record_and_is_one_persons(store: Store) -> None:
 def test_rights_are_changed_and_taken_away(store: Store) -> None:
     stored = record()
     store.add(stored)
-    assert store.set_rights(stored.handle, b"r" * 122)
-    assert store.read(stored.handle) == replace(stored, rights=b"r" * 122)
-    assert store.set_rights(stored.handle, None)
-    assert store.read(stored.handle) == stored
-    assert not store.set_rights(bytes(16), None)
+    store.set_rights(stored.handle, b"r" * 122, b"another half")
+    bound = replace(stored.sealed, half=b"another half")
+    assert store.read(stored.handle) == replace(stored, rights=b"r" * 122, sealed=bound)
 
 
-def test_records_are_counted_by_tier(store: Store) -> None:
-    assert store.counts() == {1: 0, 2: 0, 3: 0}
-    store.add_all([replace(record(), tier=tier) for tier in (1, 2, 2, 3, 3, 3)])
-    assert store.counts() == {1: 1, 2: 2, 3: 3}
+def test_a_record_gives_way_to_the_next_with_the_same_card(store: Store) -> None:
+    lookup = secrets.token_bytes(32)
+    old, new = replace(record(), lookup=lookup), replace(record(), lookup=lookup)
+    store.add(old)
 
+    def fails(_: sqlite3.Connection) -> None:
+        raise StoreError("no")
 
-def test_what_expired_is_found(store: Store) -> None:
-    records = [replace(record(), expires_at=at) for at in (None, 99, 100, 101)]
-    store.add_all(records)
-    assert set(store.handles_expired(100)) == {records[1].handle, records[2].handle}
+    with pytest.raises(StoreError):
+        store.add(new, instead_of=old.handle, also=fails)
+    assert store.read_by_lookup(lookup) == old
+    store.add(new, instead_of=old.handle)
+    assert store.read_by_lookup(lookup) == new
+    assert store.read(old.handle) is None
 
 
 def test_a_transaction_is_whole_or_not_at_all(store: Store) -> None:

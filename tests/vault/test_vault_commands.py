@@ -14,7 +14,6 @@ from appliance.journal import Journal
 from appliance.link.decision import DESTROY, Request, read_request
 from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
-    RIGHTS,
     VAULT_TO_ADMIN,
     AskCheck,
     Checked,
@@ -30,7 +29,7 @@ from appliance.link.messages import (
     SetRights,
 )
 from appliance.link.sockets import Deadline
-from appliance.rights import Rights, Window
+from appliance.rights import ALWAYS, RIGHTS, Rights, Window
 from appliance.vault import service as services
 from appliance.vault.clock import DAY, EARLIEST
 from appliance.vault.credentials import of_card, of_number
@@ -198,7 +197,7 @@ def test_rights_of_nobody_and_rights_that_are_none_are_refused(house: House) -> 
     assert house.command(SetRights(token.handle, b"\xff" * RIGHTS)) == Refused(Refusal.MALFORMED)
     record = house.service._vaulted.store.read(token.handle)
     assert record is not None
-    assert record.rights is None
+    assert record.rights == ALWAYS
 
 
 # Check and rotation.
