@@ -30,6 +30,9 @@ from pydantic_settings import (
 
 from appliance.errors import ConfigurationError
 
+NUMBER_TIME = 2.5
+"""Seconds after the claim that a site with numbers answers at, at the least: 0.6 for the PIN, 0.8 for the camera
+to close, and one to look into it."""
 DEFAULT_PATH = Path("/etc/drempel/drempel.toml")
 
 Pin = Annotated[int, Field(ge=0, le=27)]
@@ -184,9 +187,10 @@ class Recognition(_Section):
     tier: Literal[1, 2, 3] = 2
     justification: str = ""
     claims: list[Literal["token", "card", "number"]] = ["token"]
+    card_secret: str = ""
     guessing_risk: Annotated[float, Field(ge=1e-3, le=0.1)] = 0.01
     renew_after_days: Annotated[int, Field(ge=1, le=3650)] = 730
-    tpm: str = ""
+    tpm: Annotated[str, Field(pattern=r"^(|device:/.+|swtpm:.+|tabrmd:.*)$")] = ""
     captures: Annotated[int, Field(ge=1, le=20)] = 5
     face_min_px: Annotated[int, Field(ge=30, le=400)] = 60
 
@@ -208,6 +212,23 @@ class Recognition(_Section):
             raise ValueError(
                 "a number and PIN is no secret that protects a template: it needs tier = 3 with a "
                 'justification; or leave "number" out of claims'
+            )
+        if not self.claims:
+            raise ValueError('nobody could claim a template: write claims = ["token"]')
+        if self.tier == 3 and "number" not in self.claims:
+            raise ValueError(
+                'tier 3 is for numbers with a PIN: write claims = ["token", "number"], or write tier = 2'
+            )
+        if "number" in self.claims and self.answer_time < NUMBER_TIME:
+            raise ValueError(
+                f"a PIN takes its time to check (0.6 s on a Raspberry Pi 4): write answer_time = {NUMBER_TIME:g} "
+                "or more"
+            )
+        if "card" in self.claims and not self.card_secret.strip():
+            raise ValueError(
+                "a card's number that any reader can read is no secret: write what protects its credential, "
+                'such as card_secret = "DESFire EV3, a file that is read with our AES key", or leave "card" '
+                "out of claims"
             )
         if "card" in self.claims and self.tier == 1:
             raise ValueError('a card carries no template: with tier = 1, leave "card" out of claims')

@@ -7,12 +7,19 @@ from dataclasses import dataclass, field
 
 from appliance.admin.registry.consent import current_consent
 from appliance.admin.registry.database import Registry
-from appliance.admin.registry.holdings import begin_template, complete_template, doom_template, finish_making
+from appliance.admin.registry.holdings import (
+    begin_template,
+    complete_template,
+    doom_template,
+    enrolled_template,
+    finish_making,
+)
 from appliance.admin.registry.once import KeyReused, NotAgain, Once
 from appliance.admin.zones import VaultLink, ZoneRefused
 from appliance.errors import DrempelError
 from appliance.journal import Event, Journal
 from appliance.link.messages import (
+    HANDLE,
     MAX_LEASE,
     ClaimKind,
     Guidance,
@@ -21,6 +28,7 @@ from appliance.link.messages import (
     Refusal,
 )
 from appliance.link.sockets import LinkError
+from appliance.rights import ALWAYS
 
 TOKEN_TIME = 600.0
 """Seconds that a token waits to be taken; then it is overwritten, and its template erased: nobody has it."""
@@ -115,9 +123,12 @@ class Enrolments:
         for old in forgotten:
             self._end(old)
         consent = current_consent(self._registry, person)
+        replaces = enrolled_template(self._registry, person) or bytes(HANDLE)
         handle = begin_template(self._registry, person, consent.id)
         enrolment = Enrolment(secrets.token_hex(8), person, handle, self._captures)
-        request = OpenEnrolment(handle, consent.id, MAX_LEASE, self._captures, seconds, claim)
+        request = OpenEnrolment(
+            handle, consent.id, MAX_LEASE, self._captures, seconds, claim, ALWAYS, replaces
+        )
         with self._lock:
             for old in forgotten:
                 del self._all[old.id]

@@ -4,7 +4,6 @@ Admin vouches for each template whose consent is current, at most an hour ahead,
 was restarted. What is to be erased or removed is asked for until the other zone has done it.
 """
 
-import contextlib
 import sys
 import threading
 
@@ -13,6 +12,7 @@ from appliance.admin.registry.database import Registry
 from appliance.admin.registry.holdings import (
     badge_removed,
     doom_abandoned,
+    doom_template,
     doomed_badges,
     doomed_templates,
     is_lawful,
@@ -24,6 +24,7 @@ from appliance.admin.zones import DoorLink, VaultLink, ZoneRefused
 from appliance.errors import DrempelError
 from appliance.link.messages import (
     MAX_LEASE,
+    Refusal,
 )
 from appliance.link.sockets import Deadline, LinkError
 
@@ -143,9 +144,13 @@ class Upkeep:
         self._renew_at = Deadline(RENEWAL)
 
     def _vouch(self, handle: bytes) -> None:
-        # Vault may have lost the record (a database put back, say): then there is nothing to vouch for.
-        with contextlib.suppress(ZoneRefused):
+        try:
             self._vault.vouch(handle, MAX_LEASE)
+        except ZoneRefused as refusal:
+            if refusal.reason is Refusal.UNKNOWN_HANDLE:
+                # Vault ended the record by itself: it expired, say, or the database was begun anew. Whoever
+                # looks at this person sees then that there is no template.
+                doom_template(self._registry, handle)
 
     def _run(self) -> None:
         # The grounds first, housekeeping last: nothing that fails keeps back what comes after it.

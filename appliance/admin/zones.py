@@ -40,8 +40,8 @@ COMMAND_TIME = 5.0
 CHECK_TIME = 50.0
 """Seconds for vault to read all its records, 100,000 at most on the slowest board; below `ANSWER_TIME` of
 `appliance.api_client`."""
-DESTROY_TIME = 20.0
-"""Seconds for vault to destroy its keys, in files and in a TPM."""
+EPOCH_TIME = 20.0
+"""Seconds for vault to change its epoch, or to destroy its keys, in files and in a TPM."""
 _AWAY = (
     "vault does not answer: is it running? Where it refused to start, its log says why and what to do "
     "(journalctl -u drempel-vault, or the terminal of `drempel run`)"
@@ -108,7 +108,7 @@ class VaultLink(_Zone):
         Raises:
             LinkError, ZoneRefused: it may still be there; try again.
         """
-        self._ask(Erase(handle), VAULT_TO_ADMIN, Done)
+        self._ask(Erase(handle), VAULT_TO_ADMIN, Done, EPOCH_TIME)
 
     def vouch(self, handle: bytes, seconds: int) -> None:
         """Vouch for a template's legal ground.
@@ -133,7 +133,7 @@ class VaultLink(_Zone):
         Raises:
             LinkError, ZoneRefused: it may not be yet; ask again.
         """
-        self._ask_at_length(RotateEpoch(), Done, DESTROY_TIME)
+        self._ask_at_length(RotateEpoch(), Done, EPOCH_TIME)
 
     def decommission(self) -> None:
         """Have vault destroy its keys; when this returns, it has.
@@ -141,7 +141,7 @@ class VaultLink(_Zone):
         Raises:
             LinkError, ZoneRefused: they may still be there; ask again.
         """
-        self._ask_at_length(Decommission(), Done, DESTROY_TIME)
+        self._ask_at_length(Decommission(), Done, EPOCH_TIME)
 
     def _ask_at_length(self, command: Message, kind: type[_Answer], seconds: float) -> _Answer:
         """Ask what takes long; who asks waits for it, and is told what to do where vault is away."""

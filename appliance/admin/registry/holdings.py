@@ -55,6 +55,15 @@ def complete_template(registry: Registry, handle: bytes) -> bool:
     return True
 
 
+def enrolled_template(registry: Registry, person: str) -> bytes | None:
+    """The handle of a person's template, where there is one that is complete."""
+    with registry.transaction() as db:
+        row = db.execute(
+            "SELECT handle FROM template WHERE person = ? AND state = 'enrolled'", (person,)
+        ).fetchone()
+    return row[0] if row else None
+
+
 def doom_templates(registry: Registry, person: str) -> bool:
     """Mark the template of a person for erasure; one that is being made is its watcher's.
 
