@@ -31,8 +31,8 @@ from pydantic_settings import (
 from appliance.errors import ConfigurationError
 
 NUMBER_TIME = 2.5
-"""Seconds after the claim that a site with numbers answers at, at the least: 0.6 for the PIN, 0.8 for the camera
-to close, and one to look into it."""
+"""Seconds after the claim at which a site with numbers answers, at the least: 0.6 for the PIN, 0.8 for the
+camera to close, and one to look into it."""
 DEFAULT_PATH = Path("/etc/drempel/drempel.toml")
 
 Pin = Annotated[int, Field(ge=0, le=27)]
@@ -221,8 +221,8 @@ class Recognition(_Section):
             )
         if "number" in self.claims and self.answer_time < NUMBER_TIME:
             raise ValueError(
-                f"a PIN takes its time to check (0.6 s on a Raspberry Pi 4): write answer_time = {NUMBER_TIME:g} "
-                "or more"
+                "a PIN takes its time to check (0.6 s on a Raspberry Pi 4): write "
+                f"answer_time = {NUMBER_TIME:g} or more"
             )
         if "card" in self.claims and not self.card_secret.strip():
             raise ValueError(

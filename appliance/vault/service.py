@@ -1,7 +1,7 @@
 """The vault process: the decision channel, the guidance channel and admin's commands.
 
-Attempts are served one after the other, on one thread; admin's commands each on a thread of their own, so
-that an open enrolment window keeps neither an erasure nor a decision waiting.
+Attempts are served one after the other. What door asks, and admin's commands, are read on threads of their
+own: an open enrolment window keeps neither an erasure nor a decision waiting, and nothing keeps a tamper switch.
 """
 
 import secrets
@@ -37,6 +37,8 @@ from appliance.vault.store import StoreError
 LOOK_AT_THE_CLOCK = 60
 LOOK_FOR_THE_EXPIRED = 3600
 """Seconds between two looks."""
+MAX_DECISIONS = 4
+"""Connections of door at a time: an attempt, the next that waits for it, and room for a tamper switch."""
 MAX_COMMANDS = 16
 """Connections of admin at a time; more wait in the socket's queue."""
 
@@ -88,6 +90,8 @@ class VaultService:
             end=self._over.set,
         )
         self._command_slots = threading.BoundedSemaphore(MAX_COMMANDS)
+        self._decision_slots = threading.BoundedSemaphore(MAX_DECISIONS)
+        self._attempts = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
@@ -156,6 +160,20 @@ class VaultService:
                     serve(connection)
 
     def _decide(self, connection: socket.socket) -> None:
+        """Have a connection of door served on a thread of its own: tampering waits for no attempt."""
+        if not self._decision_slots.acquire(timeout=5):
+            connection.close()
+            return
+
+        def serve() -> None:
+            try:
+                self._serve_decision(connection)
+            finally:
+                self._decision_slots.release()
+
+        threading.Thread(target=serve, name="vault/attempt", daemon=True).start()
+
+    def _serve_decision(self, connection: socket.socket) -> None:
         """Serve one attempt: `01` is the last act of a match, and an error writes nothing at all."""
         # What door was shown is overwritten however the attempt ends, also before anybody looks at it.
         presented = bytearray()
@@ -171,7 +189,9 @@ class VaultService:
                 if request.verb is not Verb.ATTEMPT:
                     # Withdrawing at the door needs the durable outbox to admin, and comes with it.
                     raise Malformed("a verb that is not served yet")
-                self._attempt(connection, presented)
+                # One attempt at a time: the next waits, as door does.
+                with self._attempts:
+                    self._attempt(connection, presented)
             except Malformed:
                 self._journal.note(Event.HOSTILE_MESSAGE)
             except DrempelError as error:
