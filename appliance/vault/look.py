@@ -149,7 +149,7 @@ class LensLook:
 def wait_until(deadline: Deadline) -> None:
     """Wait to the very deadline, the last millisecond awake.
 
-    How soon a sleeper is woken depends on what ran shortly before: some ten microseconds, measured.
+    How soon a sleeper is woken depends on what ran shortly before, by some ten microseconds.
     """
     time.sleep(max(0.0, deadline.remaining - AWAKE))
     while not deadline.passed:
