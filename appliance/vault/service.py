@@ -1,7 +1,7 @@
 """The vault process: the decision channel, the guidance channel and admin's commands.
 
 Attempts are served one after the other. What door asks, and admin's commands, are read on threads of their
-own: an open enrolment window keeps neither an erasure nor a decision waiting, and nothing keeps a tamper switch.
+own: an open enrolment window keeps neither an erasure nor a decision waiting, and nothing a tamper switch.
 """
 
 import secrets

@@ -34,7 +34,9 @@ def work_of_numbers(count: int, seed: int) -> Work:
     """The same of numbers with a PIN, which Argon2id slows whether or not there is such a number."""
     with (
         tempfile.TemporaryDirectory(prefix="drempel-claims-") as folder,
-        vault_in(Path(folder), tier=3, claims=["number"], justification="a bench") as vaulted,
+        vault_in(
+            Path(folder), tier=3, claims=["number"], justification="a bench", answer_time=2.5
+        ) as vaulted,
     ):
         kinds = list(ASKED) * WARMING + order(random.Random(seed), dict.fromkeys(ASKED, count))
         claims = [_number(vaulted, kind, number) for number, kind in enumerate(kinds)]
@@ -50,7 +52,7 @@ def _number(vaulted: Vaulted, kind: str, number: int) -> Credential:
     handle = number.to_bytes(16)
     pin = "4711" if kind == "another face" else "0815"
     known = read_credential(of_number(str(1000 + number), pin), vaulted.epochs.index_key)
-    binding = vaulted.binding(handle, DEVICE)
+    binding = vaulted.binding(handle, DEVICE, known.lookup)
     sealed = seal(face(ENTRY), EDGE.mean, known.secret(), vaulted.epochs.current, binding)
     vaulted.store.add(Record(handle, DEVICE, vaulted.pack, sealed, lookup=known.lookup))
     vaulted.leases.grant(handle, 3600)

@@ -101,7 +101,13 @@ NUMBER = 'tier = 3\njustification = "a test"\nclaims = ["number"]\n'
 WAYS = {
     "token, tier 2": Way(ClaimKind.TOKEN, ""),
     "token, tier 1": Way(ClaimKind.TOKEN, "tier = 1\n"),
-    "card": Way(ClaimKind.CARD, 'claims = ["token", "card"]\n', card(1), card(2), card(3)),
+    "card": Way(
+        ClaimKind.CARD,
+        'claims = ["token", "card"]\ncard_secret = "a key of ours"\n',
+        card(1),
+        card(2),
+        card(3),
+    ),
     "number and PIN": Way(
         ClaimKind.NUMBER,
         NUMBER,
