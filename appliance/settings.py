@@ -187,7 +187,7 @@ class Recognition(_Section):
     tier: Literal[1, 2, 3] = 2
     justification: str = ""
     claims: list[Literal["token", "card", "number"]] = ["token"]
-    card_secret: str = ""
+    card_protection: str = ""
     guessing_risk: Annotated[float, Field(ge=1e-3, le=0.1)] = 0.01
     renew_after_days: Annotated[int, Field(ge=1, le=3650)] = 730
     tpm: Annotated[str, Field(pattern=r"^(|device:/.+|swtpm:.+|tabrmd:.*)$")] = ""
@@ -224,11 +224,11 @@ class Recognition(_Section):
                 "a PIN takes its time to check (0.6 s on a Raspberry Pi 4): write "
                 f"answer_time = {NUMBER_TIME:g} or more"
             )
-        if "card" in self.claims and not self.card_secret.strip():
+        if "card" in self.claims and not self.card_protection.strip():
             raise ValueError(
                 "a card's number that any reader can read is no secret: write what protects its credential, "
-                'such as card_secret = "DESFire EV3, a file that is read with our AES key", or leave "card" '
-                "out of claims"
+                'such as card_protection = "DESFire EV3, a file that is read with our AES key", or leave '
+                '"card" out of claims'
             )
         if "card" in self.claims and self.tier == 1:
             raise ValueError('a card carries no template: with tier = 1, leave "card" out of claims')

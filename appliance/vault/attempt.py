@@ -4,6 +4,7 @@ Every refusal is given at the same time after the claim was read, and with the s
 reason; only a match is answered at once.
 """
 
+import enum
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ COMPARING_MARGIN = 0.02
 """Seconds before that at which the last probe may come, so that comparing it delays no closing."""
 LATE_STEP = 0.5
 """Seconds: an answer that comes late all the same comes at a whole number of these after its time."""
+
+
+class Compared(enum.Enum):
+    """How a comparison ended."""
+
+    MATCH = enum.auto()
+    NO_MATCH = enum.auto()
+    NOTHING = enum.auto()
+    """No face came to be compared: it was no attempt at this claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +114,12 @@ def verify(
     compare_until = Deadline(settings.answer_time - CLOSING_MARGIN - COMPARING_MARGIN)
     say(Guidance.LOOK_HERE)
     handle: bytes | None = None
+    ended = Compared.NO_MATCH
     try:
-        try:
-            claimed = vaulted.open(claim)
-            if claimed is not None and _compare(
-                look, claimed, decider, vaulted, settings.probes, compare_until
-            ):
-                handle = claimed.handle
-        except (StoreError, MemoryError) as error:
-            # A refusal like every other, at its time, the camera's lamp included: what failed is for the log.
-            print(f"drempel vault: {error or 'no memory for the brake'}", file=sys.stderr)
-        if handle is None:
+        ended, claimed = _verify_claim(look, vaulted, decider, claim, settings.probes, compare_until)
+        if ended is Compared.MATCH:
+            handle = claimed
+        else:
             look.pause(closing_at)
         look.finish()
     except (LensGone, LinkError) as error:
@@ -123,7 +128,38 @@ def verify(
     if handle is None:
         _sleep_until(answer_at)
         say(Guidance.USE_BADGE)
+        if ended is Compared.NOTHING:
+            _refund(vaulted, claimed)
     return handle
+
+
+def _verify_claim(
+    look: LensLook,
+    vaulted: Vaulted,
+    decider: Decider,
+    claim: Token | Credential,
+    probes: int,
+    until: Deadline,
+) -> tuple[Compared, bytes]:
+    """How the comparison for a claim ended, and the handle of its record; no match where it does not open."""
+    try:
+        claimed = vaulted.open(claim)
+        if claimed is None:
+            return Compared.NO_MATCH, b""
+        return _compare(look, claimed, decider, probes, until), claimed.handle
+    except (StoreError, MemoryError) as error:
+        # A refusal like every other, at its time, the camera's lamp included: what failed is for the log.
+        print(f"drempel vault: {error or 'no memory for the brake'}", file=sys.stderr)
+        return Compared.NO_MATCH, b""
+
+
+def _refund(vaulted: Vaulted, handle: bytes) -> None:
+    """Take back what was charged, now that nothing of it can be seen in the time of the answer."""
+    try:
+        vaulted.limits.refund(handle)
+    except StoreError as error:
+        # The charge stands, which errs on the side of a wait.
+        print(f"drempel vault: {error}", file=sys.stderr)
 
 
 def _sleep_until(answer_at: Deadline) -> None:
@@ -144,12 +180,11 @@ def _wait_for_token(look: LensLook, deadline: Deadline) -> Token | None:
     return None
 
 
-def _compare(
-    look: LensLook, claimed: Claimed, decider: Decider, vaulted: Vaulted, probes: int, deadline: Deadline
-) -> bool:
+def _compare(look: LensLook, claimed: Claimed, decider: Decider, probes: int, deadline: Deadline) -> Compared:
     """Whether one of at most `probes` probes matches; the template is overwritten in any case.
 
-    The attempt was charged as a failure before; where no face came to be compared, it was none.
+    Raises:
+        LensGone, LinkError: see `LensLook`; the attempt stays charged as a failure.
     """
     compared = 0
     try:
@@ -162,12 +197,10 @@ def _compare(
             compared += 1
             try:
                 if decider.matches(claimed, message):
-                    return True
+                    return Compared.MATCH
             except NotAnEmbedding:
                 # A lens that sends nonsense gets no further word in this attempt.
-                return False
-        return False
+                return Compared.NO_MATCH
+        return Compared.NO_MATCH if compared else Compared.NOTHING
     finally:
         claimed.forget()
-        if not compared:
-            vaulted.limits.refund(claimed.handle)

@@ -7,6 +7,7 @@ and the same to everyone outside. Each makes the same writes (see `limits`), and
 
 import contextlib
 import hashlib
+import math
 import sys
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
@@ -121,10 +122,11 @@ class Vaulted:
         attempt_fmr = manifest.attempt_fmr(recognition.fmr, recognition.probes)
         budget = budget_of(recognition.guessing_risk, attempt_fmr)
         if recognition.enabled and budget < FEWEST_FAILURES:
+            enough = math.ceil(1000 * FEWEST_FAILURES * attempt_fmr) / 1000
             raise ConfigurationError(
                 f"guessing_risk = {recognition.guessing_risk:g} leaves {budget} failures a year at an FMR of "
-                f"{attempt_fmr:.3g}, and honest people would be locked out: choose a lower fmr, or write "
-                f"guessing_risk = {FEWEST_FAILURES * attempt_fmr:.2g} or more"
+                f"{attempt_fmr:.3g}, and honest people would be locked out: choose a lower fmr (1e-5 needs "
+                f"probes = 1), or write guessing_risk = {enough:g} or more"
             )
         limits = Limits(store, epochs.index_key, clock, budget)
         pack = pack_identity(manifest)

@@ -30,7 +30,7 @@ from appliance.vault.store import HandleTaken, LookupTaken, Record, StoreError
 from appliance.vault.token import SECRET, Token
 
 
-@dataclass
+@dataclass(repr=False)
 class Window:
     """An open enrolment window.
 

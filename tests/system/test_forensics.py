@@ -103,7 +103,7 @@ WAYS = {
     "token, tier 1": Way(ClaimKind.TOKEN, "tier = 1\n"),
     "card": Way(
         ClaimKind.CARD,
-        'claims = ["token", "card"]\ncard_secret = "a key of ours"\n',
+        'claims = ["token", "card"]\ncard_protection = "a key of ours"\n',
         card(1),
         card(2),
         card(3),

@@ -220,7 +220,7 @@ def cards(tmp_path: Path) -> Iterator[Vaulted]:
     with vault_in(
         tmp_path,
         claims=["card", "number"],
-        card_secret="read with a key of ours",
+        card_protection="read with a key of ours",
         tier=3,
         justification="nobody can hold up a token here",
         answer_time=2.5,

@@ -32,7 +32,7 @@ EVERY_KIND: dict[str, Any] = {
     "tier": 3,
     "justification": "nobody can carry a card into this room",
     "claims": ["token", "card", "number"],
-    "card_secret": "read with a key of ours",
+    "card_protection": "read with a key of ours",
     "answer_time": 2.5,
 }
 
@@ -132,7 +132,7 @@ def test_a_site_that_became_stricter_takes_no_weaker_token(tier1: Vaulted) -> No
 
 
 def test_a_card_opens_its_one_record_and_is_overwritten(tmp_path: Path) -> None:
-    with vault_in(tmp_path, claims=["card"], card_secret="a key of ours") as vaulted:
+    with vault_in(tmp_path, claims=["card"], card_protection="a key of ours") as vaulted:
         handle = enrol_for(vaulted, face(1), CARD)
         enrol_for(vaulted, face(2), OTHER_CARD)
         record = vaulted.store.read(handle)
@@ -148,7 +148,7 @@ def test_a_card_opens_its_one_record_and_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_the_card_of_nobody_and_garbage_open_nothing_and_cost_nobody_anything(tmp_path: Path) -> None:
-    with vault_in(tmp_path, claims=["card"], card_secret="a key of ours") as vaulted:
+    with vault_in(tmp_path, claims=["card"], card_protection="a key of ours") as vaulted:
         handle = enrol_for(vaulted, face(1), CARD)
         for wire in (OTHER_CARD, of_card(96, 7), bytearray(b"\xc1"), bytearray(64), bytearray(b"?" * 20)):
             claim = shown(vaulted, wire)
@@ -161,7 +161,7 @@ def test_the_card_of_nobody_and_garbage_open_nothing_and_cost_nobody_anything(tm
 
 def test_a_row_that_was_given_another_card_does_not_open_for_it(tmp_path: Path) -> None:
     """Who writes to the database can point a card at somebody's record; its secret is another one."""
-    with vault_in(tmp_path, claims=["card"], card_secret="a key of ours") as vaulted:
+    with vault_in(tmp_path, claims=["card"], card_protection="a key of ours") as vaulted:
         handle = enrol_for(vaulted, face(1), CARD)
         with vaulted.store.transaction() as db:
             lookup = shown(vaulted, OTHER_CARD).lookup
@@ -255,7 +255,7 @@ def traced(vaulted: Vaulted, claim: Token | Credential) -> list[str]:
 
 def test_each_attempt_is_charged_once_before_anything_is_compared(tmp_path: Path) -> None:
     now = SimulatedTime()
-    with vault_in(tmp_path, claims=["token", "card"], card_secret="a key of ours") as begun:
+    with vault_in(tmp_path, claims=["token", "card"], card_protection="a key of ours") as begun:
         vaulted = at(begun, now)
         known, other_pack = enrol(vaulted, face(1)), enrol(vaulted, face(2), pack=b"p" * 32)
         no_ground, erased = enrol(vaulted, face(3), lease=0), enrol(vaulted, face(4))
@@ -319,7 +319,7 @@ def test_a_site_of_tier_2_refuses_records_of_tier_3(tmp_path: Path) -> None:
 
 
 def test_tokens_are_refused_where_only_cards_are_served(tmp_path: Path) -> None:
-    with vault_in(tmp_path, claims=["card"], card_secret="a key of ours") as vaulted:
+    with vault_in(tmp_path, claims=["card"], card_protection="a key of ours") as vaulted:
         assert vaulted.open(enrol(vaulted, face(1))) is None
 
 
@@ -348,11 +348,11 @@ def test_nothing_is_enrolled_in_a_weaker_tier_than_its_claim_needs(
         ({"claims": ["number"]}, "tier = 3"),
         ({**EVERY_KIND, "claims": ["token"]}, "tier 3 is for numbers"),
         ({**EVERY_KIND, "answer_time": 2.0}, "answer_time = 2.5"),
-        ({"claims": ["card"]}, "card_secret"),
+        ({"claims": ["card"]}, "card_protection"),
         ({"claims": []}, "nobody could claim"),
         ({"tpm": "nonsense"}, "tpm"),
         ({"claims": ["token", "number"], "tier": 1}, "tier = 3"),
-        ({"claims": ["card"], "card_secret": "a key of ours", "tier": 1}, "tier = 1"),
+        ({"claims": ["card"], "card_protection": "a key of ours", "tier": 1}, "tier = 1"),
         ({"tier": 4}, "tier"),
         ({"claims": ["face"]}, "claims"),
     ],

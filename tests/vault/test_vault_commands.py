@@ -45,7 +45,7 @@ EVERY_KIND: dict[str, Any] = {
     "tier": 3,
     "justification": "nobody can carry a card into this room",
     "claims": ["token", "card", "number"],
-    "card_secret": "read with a key of ours",
+    "card_protection": "read with a key of ours",
     "answer_time": 2.5,
 }
 WRONG_FACES = (seen(2), seen(3), seen(4))
