@@ -209,6 +209,11 @@ class Recognition(_Section):
                 "a number and PIN is no secret that protects a template: it needs tier = 3 with a "
                 'justification; or leave "number" out of claims'
             )
+        if "number" in self.claims and self.answer_time < 2:
+            raise ValueError(
+                "braking a PIN takes most of a second on a small board: with numbers, write answer_time = 2 "
+                "or more"
+            )
         if "card" in self.claims and self.tier == 1:
             raise ValueError('a card carries no template: with tier = 1, leave "card" out of claims')
         if self.answer_time >= self.attempt_time:

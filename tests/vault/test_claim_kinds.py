@@ -32,6 +32,7 @@ EVERY_KIND: dict[str, Any] = {
     "tier": 3,
     "justification": "nobody can carry a card into this room",
     "claims": ["token", "card", "number"],
+    "answer_time": 2.0,
 }
 
 
@@ -346,6 +347,10 @@ def test_nothing_is_enrolled_in_a_weaker_tier_than_its_claim_needs(
         ({"claims": ["number"]}, "tier = 3"),
         ({"claims": ["token", "number"], "tier": 1}, "tier = 3"),
         ({"claims": ["card"], "tier": 1}, "tier = 1"),
+        (
+            {"claims": ["number"], "tier": 3, "justification": "a reason", "answer_time": 1.9},
+            "answer_time = 2",
+        ),
         ({"tier": 4}, "tier"),
         ({"claims": ["face"]}, "claims"),
     ],
