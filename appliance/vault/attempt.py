@@ -4,7 +4,6 @@ Every refusal is given at the same time after the claim was read, and with the s
 reason; only a match is answered at once.
 """
 
-import enum
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,13 +34,12 @@ LATE_STEP = 0.5
 """Seconds: an answer that comes late all the same comes at a whole number of these after its time."""
 
 
-class Compared(enum.Enum):
-    """How a comparison ended."""
+@dataclass(slots=True)
+class _Tried:
+    """What came of an opened claim: its handle, and how many faces were compared with it."""
 
-    MATCH = enum.auto()
-    NO_MATCH = enum.auto()
-    NOTHING = enum.auto()
-    """No face came to be compared: it was no attempt at this claim."""
+    handle: bytes = b""
+    compared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +112,25 @@ def verify(
     compare_until = Deadline(settings.answer_time - CLOSING_MARGIN - COMPARING_MARGIN)
     say(Guidance.LOOK_HERE)
     handle: bytes | None = None
-    ended = Compared.NO_MATCH
+    tried = _Tried()
     try:
-        ended, claimed = _verify_claim(look, vaulted, decider, claim, settings.probes, compare_until)
-        if ended is Compared.MATCH:
-            handle = claimed
-        else:
-            look.pause(closing_at)
-        look.finish()
-    except (LensGone, LinkError) as error:
-        print(f"drempel vault: {error}", file=sys.stderr)
-        handle = None
-    if handle is None:
-        _sleep_until(answer_at)
-        say(Guidance.USE_BADGE)
-        if ended is Compared.NOTHING:
-            _refund(vaulted, claimed)
+        try:
+            if _verify_claim(look, vaulted, decider, claim, settings.probes, compare_until, tried):
+                handle = tried.handle
+            else:
+                look.pause(closing_at)
+            look.finish()
+        except (LensGone, LinkError) as error:
+            print(f"drempel vault: {error}", file=sys.stderr)
+            handle = None
+        if handle is None:
+            _sleep_until(answer_at)
+            say(Guidance.USE_BADGE)
+    finally:
+        if tried.handle and not tried.compared:
+            # No face came to be compared, so it was no attempt at this claim. Last, so that nothing of it can
+            # be seen in the time of the answer.
+            _refund(vaulted, tried.handle)
     return handle
 
 
@@ -140,17 +141,23 @@ def _verify_claim(
     claim: Token | Credential,
     probes: int,
     until: Deadline,
-) -> tuple[Compared, bytes]:
-    """How the comparison for a claim ended, and the handle of its record; no match where it does not open."""
+    tried: _Tried,
+) -> bool:
+    """Whether a claim opens, and one of at most `probes` probes matches; `tried` is filled in.
+
+    Raises:
+        DoorGone, LensGone, LinkError: see `LensLook`.
+    """
     try:
         claimed = vaulted.open(claim)
-        if claimed is None:
-            return Compared.NO_MATCH, b""
-        return _compare(look, claimed, decider, probes, until), claimed.handle
     except (StoreError, MemoryError) as error:
         # A refusal like every other, at its time, the camera's lamp included: what failed is for the log.
         print(f"drempel vault: {error or 'no memory for the brake'}", file=sys.stderr)
-        return Compared.NO_MATCH, b""
+        return False
+    if claimed is None:
+        return False
+    tried.handle = claimed.handle
+    return _compare(look, claimed, decider, probes, until, tried)
 
 
 def _refund(vaulted: Vaulted, handle: bytes) -> None:
@@ -180,27 +187,24 @@ def _wait_for_token(look: LensLook, deadline: Deadline) -> Token | None:
     return None
 
 
-def _compare(look: LensLook, claimed: Claimed, decider: Decider, probes: int, deadline: Deadline) -> Compared:
-    """Whether one of at most `probes` probes matches; the template is overwritten in any case.
-
-    Raises:
-        LensGone, LinkError: see `LensLook`; the attempt stays charged as a failure.
-    """
-    compared = 0
+def _compare(
+    look: LensLook, claimed: Claimed, decider: Decider, probes: int, deadline: Deadline, tried: _Tried
+) -> bool:
+    """Whether one of at most `probes` probes matches; the template is overwritten in any case."""
     try:
         look.embed(probes, hints=False)
-        while compared < probes and not deadline.passed:
+        while tried.compared < probes and not deadline.passed:
             message = look.next(deadline)
             if not isinstance(message, Probe):
                 drop(message)
                 continue
-            compared += 1
+            tried.compared += 1
             try:
                 if decider.matches(claimed, message):
-                    return Compared.MATCH
+                    return True
             except NotAnEmbedding:
                 # A lens that sends nonsense gets no further word in this attempt.
-                return Compared.NO_MATCH
-        return Compared.NO_MATCH if compared else Compared.NOTHING
+                return False
+        return False
     finally:
         claimed.forget()

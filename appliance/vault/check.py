@@ -44,7 +44,8 @@ def check(store: Store, epochs: Epochs) -> Checked:
             if records is None:
                 break
             for record in records:
-                tiers[record.tier] += 1
+                if record.tier in tiers:
+                    tiers[record.tier] += 1
                 unreadable += not _whole(record, epochs)
     return Checked(tiers, unreadable, epochs.current.epoch, store.integrity())
 

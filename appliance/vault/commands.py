@@ -118,9 +118,11 @@ class Commands:
             except OSError as error:
                 raise StoreError(f"a key may still be there: {error.strerror or error}; ask again") from error
             finally:
-                self._journal.note(Event.DECOMMISSIONED)
-                # A vault without keys must seal nothing any more.
-                self._end()
+                try:
+                    self._journal.note(Event.DECOMMISSIONED)
+                finally:
+                    # A vault without keys must seal nothing any more, even where its journal is full.
+                    self._end()
 
     def _answer(self, connection: socket.socket, command: Message) -> Message | None:
         match command:

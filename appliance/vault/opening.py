@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from appliance.errors import DrempelError
 from appliance.vault.decommission import refuse_if_decommissioned
 from appliance.vault.epoch import Epochs
 from appliance.vault.erasing import settle
-from appliance.vault.keys import load_old_root, load_root, wipe
+from appliance.vault.keys import KeyLost, load_old_root, load_root, wipe
 from appliance.vault.registers import overwrite_registers
 from appliance.vault.store import Store
 from appliance.vault.tpm import Binder
@@ -21,8 +22,21 @@ def open_vault(folder: Path, tcti: str = "") -> tuple[Store, Epochs]:
         tcti: the TPM, as `Binder` takes it; empty for none.
 
     Raises:
-        Decommissioned, KeyLost, StoreError, OSError: this vault opens nothing; badges go on.
+        Decommissioned, KeyLost, StoreError: this vault opens nothing; badges go on.
     """
+    try:
+        return _opened(folder, tcti)
+    except DrempelError:
+        raise
+    except OSError as error:
+        raise KeyLost(
+            f"vault's keys cannot be read or written: {error.strerror or error}; free some space, or make "
+            "the disk writable, and start again"
+        ) from error
+
+
+def _opened(folder: Path, tcti: str) -> tuple[Store, Epochs]:
+    """As `open_vault`; raises OSError as well."""
     refuse_if_decommissioned(folder, tcti)
     root, old = load_root(folder), load_old_root(folder)
     binder = Binder(tcti, root) if tcti else None

@@ -221,11 +221,14 @@ class VaultService:
         if matched is None:
             write_answer(connection, Answer.NO_MATCH)
             return
-        # An erasure or the end of a ground that came meanwhile wins: it is looked at once more.
-        with self._vaulted.leases.while_current(matched) as current:
-            write_answer(connection, Answer.MATCH if current else Answer.NO_MATCH)
-        # After the answer: it was charged as a failure, and a crash in between leaves it so.
-        self._vaulted.limits.succeeded(matched)
+        try:
+            # An erasure or the end of a ground that came meanwhile wins: it is looked at once more.
+            with self._vaulted.leases.while_current(matched) as current:
+                write_answer(connection, Answer.MATCH if current else Answer.NO_MATCH)
+        finally:
+            # It matched, even if door went away. After the answer: it was charged as a failure, and a crash
+            # in between leaves it so.
+            self._vaulted.limits.succeeded(matched)
 
     def _command(self, connection: socket.socket) -> None:
         if not self._command_slots.acquire(timeout=5):

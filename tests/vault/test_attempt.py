@@ -41,6 +41,7 @@ from tests.vault.scripted_lens import ScriptedLens, lens_at, looking
 Script = Callable[[ScriptedLens], None]
 CARD = of_card(128, (1 << 127) + 4711)
 PIN = of_number("1234", "987654")
+"""The brake of a PIN takes its time on a machine that is busy."""
 NONSENSE = b"\xff" * 2048
 WRONG_FACES = (seen(2), seen(3), seen(4))
 

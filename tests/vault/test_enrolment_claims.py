@@ -25,6 +25,7 @@ EVERY_KIND: dict[str, Any] = {
     "tier": 3,
     "justification": "nobody can carry a card into this room",
     "claims": ["token", "card", "number"],
+    "answer_time": 2.0,
 }
 Script = Callable[[ScriptedLens], None]
 

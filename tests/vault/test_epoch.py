@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appliance.vault.epoch import Epochs, epoch_path
 from appliance.vault.keys import KeyLost
+from appliance.vault.opening import open_vault
 from appliance.vault.store import Store
 
 ROOT = b"\x01" * 32
@@ -228,3 +229,21 @@ def test_its_layout_is_what_the_docstring_says(tmp_path: Path, store: Store) -> 
     key = hkdf(hkdf(ROOT, b"drempel epoch seal v2"), b"drempel epoch file v2")
     content = AESGCM(key).decrypt(file[6:18], file[18:], b"drempel epoch v2" + file[:6])
     assert content == epochs.current.key + epochs.device + epochs.index_key
+
+
+@pytest.mark.parametrize("there", ["root.key", "epoch-1.key", "nothing"])
+def test_a_disk_that_takes_no_key_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    if there == "root.key":
+        (tmp_path / "root.key").write_bytes(secrets.token_bytes(32))
+        (tmp_path / "epoch-1.key.new").mkdir()
+    elif there == "epoch-1.key":
+        open_vault(tmp_path)[0].close()
+        (tmp_path / "root-old.key").mkdir()
+    else:
+        (tmp_path / "root.key.new").mkdir()
+    with pytest.raises(KeyLost, match=r"cannot be read.*directory") as caught:
+        open_vault(tmp_path)
+    assert "\n" not in str(caught.value)
