@@ -28,10 +28,10 @@ def expired(expires_at: int | None, rights: Rights | None, clock: Clock) -> bool
     return end is not None and clock.past(end)
 
 
-def lapsed(store: Database, clock: Clock) -> list[bytes]:
+def due_for_erasure(store: Database, clock: Clock) -> list[bytes]:
     """The handles of records to be erased now; ask every hour.
 
-    Notes of each record that is over since which age it is known to be (`record.lapsed_at`). With the time
+    Notes of each record that is over since which age it is known to be (`record.over_since`). With the time
     untrusted nothing is noted and nothing given.
 
     Raises:
@@ -46,8 +46,8 @@ def lapsed(store: Database, clock: Clock) -> list[bytes]:
     found: list[bytes] = []
     with store.transaction() as db:
         rows = db.execute(
-            "SELECT handle, expires_at, rights, lapsed_at FROM record "
-            "WHERE expires_at IS NOT NULL OR rights IS NOT NULL OR lapsed_at IS NOT NULL"
+            "SELECT handle, expires_at, rights, over_since FROM record "
+            "WHERE expires_at IS NOT NULL OR rights IS NOT NULL OR over_since IS NOT NULL"
         )
         for handle, expires_at, rights, since in rows:
             end = ends(expires_at, _decoded(rights))
@@ -58,7 +58,7 @@ def lapsed(store: Database, clock: Clock) -> list[bytes]:
                 noted.append((age, handle))
             elif age - since >= DAY:
                 found.append(handle)
-        db.executemany("UPDATE record SET lapsed_at = ? WHERE handle = ?", noted)
+        db.executemany("UPDATE record SET over_since = ? WHERE handle = ?", noted)
     return found
 
 

@@ -5,7 +5,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from appliance.rights import RIGHTS, Rights, Window
 from appliance.vault.clock import DAY
-from appliance.vault.expiry import ends, expired, lapsed
+from appliance.vault.expiry import due_for_erasure, ends, expired
 from appliance.vault.store import StoreError
 from tests.vault.simulated import Appliance
 
@@ -24,7 +24,7 @@ def add(device: Appliance, name: bytes, expires_at: int | None, rights: bytes | 
     with device.disk.transaction() as db:
         db.execute(
             "INSERT OR REPLACE INTO record VALUES (?, ?, ?, coalesce("
-            "(SELECT lapsed_at FROM record WHERE handle = ?), NULL))",
+            "(SELECT over_since FROM record WHERE handle = ?), NULL))",
             (handle, rights, expires_at, handle),
         )
     return handle
@@ -44,16 +44,18 @@ def test_a_record_is_refused_from_its_second_on_and_given_for_erasing_a_day_late
     visitor = add(device, b"visitor", None, Rights(valid_until=end).encode())
     add(device, b"stays", end + YEAR)
     add(device, b"for ever", None)
-    assert lapsed(device.disk, device.clock) == []
+    assert due_for_erasure(device.disk, device.clock) == []
     device.time.pass_by(999)
     assert not expired(end, None, device.clock)
     device.time.pass_by(1)
     assert expired(end, None, device.clock)
     for _ in range(24):
-        assert lapsed(device.disk, device.clock) == []
+        assert due_for_erasure(device.disk, device.clock) == []
         device.time.pass_by(3600)
-    assert sorted(lapsed(device.disk, device.clock)) == sorted([record, visitor])
-    assert sorted(lapsed(device.disk, device.clock)) == sorted([record, visitor]), "until they are erased"
+    assert sorted(due_for_erasure(device.disk, device.clock)) == sorted([record, visitor])
+    assert sorted(due_for_erasure(device.disk, device.clock)) == sorted([record, visitor]), (
+        "until they are erased"
+    )
 
 
 def test_a_wrong_clock_costs_nobody_a_template(device: Appliance) -> None:
@@ -64,12 +66,12 @@ def test_a_wrong_clock_costs_nobody_a_template(device: Appliance) -> None:
     device.time.wrong = 50 * DAY
     device.start()
     for _ in range(20):
-        assert lapsed(device.disk, device.clock) == []
+        assert due_for_erasure(device.disk, device.clock) == []
         device.time.pass_by(3600)
     device.time.wrong = 0
     for _ in range(24 * 29):
         device.time.pass_by(3600)
-        assert lapsed(device.disk, device.clock) == []
+        assert due_for_erasure(device.disk, device.clock) == []
 
 
 def test_a_clock_that_jumps_ten_years_erases_nothing_and_one_put_back_a_year_revives_nobody(
@@ -80,7 +82,7 @@ def test_a_clock_that_jumps_ten_years_erases_nothing_and_one_put_back_a_year_rev
     device.time.wrong = 10 * YEAR
     for _ in range(100):
         device.time.pass_by(3600)
-        assert lapsed(device.disk, device.clock) == []
+        assert due_for_erasure(device.disk, device.clock) == []
         assert not expired(end, None, device.clock)
     device.time.wrong = 0
     device.time.pass_by(30 * DAY)
@@ -92,15 +94,15 @@ def test_a_clock_that_jumps_ten_years_erases_nothing_and_one_put_back_a_year_rev
 
 def test_a_longer_validity_begins_the_day_anew(device: Appliance) -> None:
     record = add(device, b"visitor", device.true_now)
-    assert lapsed(device.disk, device.clock) == []
+    assert due_for_erasure(device.disk, device.clock) == []
     device.time.pass_by(20 * 3600)
     add(device, b"visitor", device.true_now + 3600)
-    assert lapsed(device.disk, device.clock) == []
-    assert device.disk.all("SELECT lapsed_at FROM record") == [(None,)]
+    assert due_for_erasure(device.disk, device.clock) == []
+    assert device.disk.all("SELECT over_since FROM record") == [(None,)]
     device.time.pass_by(10 * 3600)
-    assert lapsed(device.disk, device.clock) == []
+    assert due_for_erasure(device.disk, device.clock) == []
     device.time.pass_by(DAY)
-    assert lapsed(device.disk, device.clock) == [record]
+    assert due_for_erasure(device.disk, device.clock) == [record]
 
 
 def test_damaged_rights_erase_nobody_and_stop_nothing(
@@ -108,9 +110,9 @@ def test_damaged_rights_erase_nobody_and_stop_nothing(
 ) -> None:
     add(device, b"damaged", None, b"\xff" * RIGHTS)
     record = add(device, b"expires", device.true_now)
-    lapsed(device.disk, device.clock)
+    due_for_erasure(device.disk, device.clock)
     device.time.pass_by(DAY)
-    assert lapsed(device.disk, device.clock) == [record]
+    assert due_for_erasure(device.disk, device.clock) == [record]
     assert "damaged" in capsys.readouterr().err
 
 
@@ -118,9 +120,9 @@ def test_a_full_disk_notes_nothing_and_says_so(device: Appliance) -> None:
     add(device, b"expires", device.true_now)
     device.disk.full = True
     with pytest.raises(StoreError):
-        lapsed(device.disk, device.clock)
+        due_for_erasure(device.disk, device.clock)
     device.disk.full = False
-    assert device.disk.all("SELECT lapsed_at FROM record") == [(None,)]
+    assert device.disk.all("SELECT over_since FROM record") == [(None,)]
 
 
 class Ending(RuleBasedStateMachine):
@@ -147,7 +149,7 @@ class Ending(RuleBasedStateMachine):
     def upkeep(self) -> None:
         moment = self.device.clock.moment()
         try:
-            found = lapsed(self.device.disk, self.device.clock)
+            found = due_for_erasure(self.device.disk, self.device.clock)
         except StoreError:
             assert self.device.disk.full
             return
