@@ -231,7 +231,13 @@ class Limits:
                     "UPDATE failure SET count = count - 1 WHERE claim = ? AND period = ? AND count > 0",
                     (key, charged.period),
                 )
-                self._write(db, key, before, stranger=False)
+                # Only where there is a row: an erasure may have removed it since, and it must not come back.
+                self._turn += 1
+                db.execute(
+                    "UPDATE wait SET failures = ?, boot = ?, since_boot = ?, spent = ?, turn = ? "
+                    "WHERE claim = ?",
+                    (before.failures, before.boot, before.since_boot, before.spent, self._turn, key),
+                )
 
     def _write(self, db: sqlite3.Connection, key: bytes, state: _State, *, stranger: bool) -> None:
         self._turn += 1

@@ -225,6 +225,18 @@ def test_of_an_erased_record_nothing_is_counted_any_more(device: Appliance) -> N
     assert device.disk.all("SELECT count FROM failure") == [(3,)]
 
 
+@pytest.mark.parametrize("succeeded", [False, True])
+def test_an_attempt_that_ends_after_the_erasure_leaves_no_row_of_the_erased(
+    device: Appliance, succeeded: bool
+) -> None:
+    fail(device, 1)
+    with device.disk.transaction() as db:
+        forget(db, INDEX_KEY, [HANDLE])
+    (device.limits.succeeded if succeeded else device.limits.refund)(HANDLE)
+    assert device.disk.all("SELECT count(*) FROM wait") == [(0,)]
+    assert device.disk.all("SELECT count(*) FROM failure") == [(0,)]
+
+
 def test_a_wrong_secret_makes_nobody_else_wait(device: Appliance) -> None:
     for _ in range(50):
         device.limits.charge(HANDLE, known=False)
