@@ -93,7 +93,7 @@ def enrol_for(vaulted: Vaulted, template: Vector, wire: bytearray, *, tier: int 
     """A stored record for a card, or a number and PIN, as door sends it; its handle. `wire` stays."""
     credential = parse(bytearray(wire), vaulted.epochs.index_key)
     handle, tier = secrets.token_bytes(16), tier or vaulted.policy.tier_of(credential.kind)
-    binding = vaulted.binding(handle, tier)
+    binding = vaulted.binding(handle, tier, credential.lookup)
     sealed = seal(template, EDGE.mean, credential.secret(), vaulted.epochs.current, binding)
     vaulted.store.add(Record(handle, tier, vaulted.pack, sealed, lookup=credential.lookup))
     vaulted.leases.grant(handle, 3600)
