@@ -1,8 +1,11 @@
 """Records that end by themselves: refused at once, erased a day later.
 
-A clock that is wrong for an hour must not cost anybody their template. So a record that is over does not open
-any more from that second on, and is given for erasing only when a trusted clock has found it over throughout
-a day of the device's life (`Clock.age`, which nobody can put forward). If it is not over after all, since
+A clock that is wrong for a while must not cost anybody their template. So a record that is over does not
+open any more from that second on, and is given for erasing only when a trusted clock has found it over
+throughout a day of the device's life (`Clock.age`, which nobody can put forward), and it is over by what is
+proved of the time (`Clock.proved`) as well. Where it is over only because a jump ahead was believed, of a
+time server or of a device that was off, thirty days take the place of the day: who is refused by a wrong
+clock will say so, and an administrator puts it right (`Clock.confirm`). If it is not over after all, since
 it was given a longer validity, the day begins anew when it is.
 """
 
@@ -10,6 +13,9 @@ import sys
 
 from appliance.rights import BadRights, Rights
 from appliance.vault.clock import DAY, Clock, Database
+
+UNPROVED = 30 * DAY
+"""Seconds of the device's life for which a record is kept that is over by unproved time alone."""
 
 
 def ends(expires_at: int | None, rights: Rights | None) -> int | None:
@@ -19,7 +25,7 @@ def ends(expires_at: int | None, rights: Rights | None) -> int | None:
 
 
 def expired(expires_at: int | None, rights: Rights | None, clock: Clock) -> bool:
-    """Whether a record is over; once it was said to be, it is for ever, unless its end is moved.
+    """Whether a record is over; once it was said to be, it is, unless its end is moved or time confirmed.
 
     Raises:
         StoreError: it is over, but that could not be kept: refuse it all the same.
@@ -37,7 +43,7 @@ def due_for_erasure(store: Database, clock: Clock) -> list[bytes]:
     Raises:
         StoreError: the database cannot be read or written; nothing was noted.
     """
-    moment, age = clock.moment(), clock.age
+    moment, age, proved = clock.moment(), clock.age, clock.proved
     if moment is None:
         return []
     # What is noted as over must be over after a power cut, too.
@@ -56,7 +62,7 @@ def due_for_erasure(store: Database, clock: Clock) -> list[bytes]:
                     noted.append((None, handle))
             elif since is None:
                 noted.append((age, handle))
-            elif age - since >= DAY:
+            elif age - since >= (DAY if end <= proved else UNPROVED):
                 found.append(handle)
         db.executemany("UPDATE record SET over_since = ? WHERE handle = ?", noted)
     return found

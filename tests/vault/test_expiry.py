@@ -92,6 +92,76 @@ def test_a_clock_that_jumps_ten_years_erases_nothing_and_one_put_back_a_year_rev
     assert expired(end, None, device.clock)
 
 
+def hours(device: Appliance, count: int) -> list[bytes]:
+    """What is given for erasing in so many hours, asked each time."""
+    found = []
+    for _ in range(count):
+        found += due_for_erasure(device.disk, device.clock)
+        device.time.pass_by(3600)
+    return found
+
+
+def test_one_wrong_time_of_a_time_server_erases_nobody(device: Appliance) -> None:
+    end = device.true_now + 365 * DAY
+    record = add(device, b"expires", end)
+    device.time.synchronised = True
+    for wrong in (10 * YEAR, 399 * DAY):
+        device.time.wrong = wrong
+        due_for_erasure(device.disk, device.clock)
+        device.time.wrong = 0
+        assert hours(device, 24 * 40) == [], "it is put right, and the time is untrusted at worst"
+    assert device.clock.moment() is None
+    device.clock.confirm()
+    assert device.clock.moment() == device.true_now
+    assert not expired(end, None, device.clock)
+    assert device.disk.all("SELECT over_since FROM record") == [(None,)]
+    device.time.pass_by(end - device.true_now)
+    assert hours(device, 24) == []
+    assert due_for_erasure(device.disk, device.clock) == [record]
+
+
+def test_a_wrong_time_that_is_believed_leaves_thirty_days_to_put_it_right(device: Appliance) -> None:
+    record = add(device, b"expires", device.true_now + 365 * DAY)
+    device.time.wrong, device.time.synchronised = 399 * DAY, True
+    assert hours(device, 24 * 30) == []
+    device.start()
+    assert hours(device, 1) == [record]
+    device.clock.confirm()
+    assert hours(device, 24) == [], "an administrator who looked: a day from there"
+    assert hours(device, 1) == [record]
+
+
+def test_a_clock_that_creeps_ahead_at_each_boot_leaves_thirty_days_as_well(device: Appliance) -> None:
+    end = device.true_now + 730 * DAY
+    record = add(device, b"expires", end)
+    device.clock.keep()
+    for boots in range(1, 14):
+        device.time.reboot(60)
+        device.time.wrong = boots * 59.9 * DAY
+        device.start()
+        assert device.clock.moment() is not None
+        assert hours(device, 24) == []
+    assert expired(end, None, device.clock)
+    assert hours(device, 24 * 27) == []
+    device.time.wrong = 0
+    device.clock.confirm()
+    assert hours(device, 24 * 60) == []
+    assert not expired(end, None, device.clock)
+    assert device.disk.all("SELECT handle, over_since FROM record") == [(record, None)]
+
+
+def test_a_device_that_is_off_every_night_erases_all_the_same(device: Appliance) -> None:
+    record = add(device, b"expires", device.true_now + 100 * DAY)
+    days = 0
+    while not hours(device, 12):
+        days += 1
+        device.clock.keep()
+        device.time.reboot(12 * 3600)
+        device.start()
+    assert due_for_erasure(device.disk, device.clock) == [record]
+    assert 155 <= days <= 165, "sixty nights and days, since half of them count"
+
+
 def test_a_longer_validity_begins_the_day_anew(device: Appliance) -> None:
     record = add(device, b"visitor", device.true_now)
     assert due_for_erasure(device.disk, device.clock) == []
@@ -131,6 +201,8 @@ class Ending(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.device = Appliance()
+        self.device.clock.moment()
+        self.device.clock.keep()
         now = self.device.true_now
         self.end = {add(self.device, bytes([n]), now + n * 20 * DAY): now + n * 20 * DAY for n in range(1, 5)}
         self.refused: set[bytes] = set()
@@ -154,7 +226,10 @@ class Ending(RuleBasedStateMachine):
             assert self.device.disk.full
             return
         for handle in found:
-            assert self.device.time.true - self.noted[handle] >= DAY, "erased within a day"
+            over_for = self.device.time.true - self.noted[handle]
+            assert over_for >= DAY, "erased within a day"
+            if self.end[handle] > self.device.true_now + 1:
+                assert over_for >= 30 * DAY, "a wrong clock erased somebody within thirty days"
         if moment is not None:
             for handle, end in self.end.items():
                 if end <= moment:
@@ -173,11 +248,23 @@ class Ending(RuleBasedStateMachine):
         self.nobody_comes_back()
 
     @rule(
-        wrong=st.sampled_from([0, -200, -600, -DAY, DAY // 2, 40 * DAY, -YEAR, 10 * YEAR]),
+        wrong=st.sampled_from([0, -200, -600, -DAY, DAY // 2, 40 * DAY, 390 * DAY, -YEAR, 10 * YEAR]),
         synchronised=st.booleans(),
     )
     def put_the_clock(self, wrong: int, synchronised: bool) -> None:
         self.device.time.wrong, self.device.time.synchronised = wrong, synchronised
+
+    @precondition(lambda self: self.device.time.wrong == 0)
+    @rule()
+    def confirm(self) -> None:
+        try:
+            self.device.clock.confirm()
+        except StoreError:
+            assert self.device.disk.full
+            return
+        # Who was refused by a wrong clock is back; and each day begins anew.
+        self.refused = {each for each in self.refused if self.end[each] <= self.device.true_now}
+        self.noted.clear()
 
     @rule()
     def fill_the_disk(self) -> None:
