@@ -3,9 +3,10 @@
 - *Waits*. Three failures in a row are free; after the third 30 s pass before the next attempt, doubling with
   every further failure to 15 min. A success ends the wait.
 - *The year's budget*. An attempt by somebody else passes with the attempt's FMR, so of n attempts one passes
-  with n FMR at most (union bound). With risk / FMR of them in a year, the chance that somebody guesses past a
-  claim stays below the risk. Failures are counted, a success never takes one back, and when the budget is
-  spent the claim is refused until the person is enrolled anew.
+  with n FMR at most (union bound). With risk / FMR of them in a year, the chance that somebody guesses past
+  a claim stays below the risk, as a mean over claims (as sure as the measured FMR is). Failures are counted,
+  a success never takes one back, and when the budget is spent the claim is refused until the person is
+  enrolled anew.
 
 Why nobody gets more than that:
 
