@@ -1,4 +1,4 @@
-"""Records that end by themselves: refused at once, erased a day later.
+"""Records that end by themselves: refused at once, erased a day later, or thirty.
 
 A clock that is wrong for a while must not cost anybody their template. So a record that is over does not
 open any more from that second on, and is given for erasing only when a trusted clock has found it over
@@ -38,7 +38,7 @@ def due_for_erasure(store: Database, clock: Clock) -> list[bytes]:
     """The handles of records to be erased now; ask every hour.
 
     Notes of each record that is over since which age it is known to be (`record.over_since`). With the time
-    untrusted nothing is noted and nothing given.
+    untrusted, nothing is noted and nothing given.
 
     Raises:
         StoreError: the database cannot be read or written; nothing was noted.

@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from appliance.evaluation.guessing_simulation import SimulatedTime
 from appliance.rights import RIGHTS, Rights, Window
 from appliance.vault.clock import DAY
 from appliance.vault.expiry import due_for_erasure, ends, expired
 from appliance.vault.store import StoreError
+from tests.vault.faces import at, enrol, face, vault_in
 from tests.vault.simulated import Appliance
 
 YEAR = 365 * DAY
@@ -148,6 +152,31 @@ def test_a_clock_that_creeps_ahead_at_each_boot_leaves_thirty_days_as_well(devic
     assert hours(device, 24 * 60) == []
     assert not expired(end, None, device.clock)
     assert device.disk.all("SELECT handle, over_since FROM record") == [(record, None)]
+
+
+def test_vaults_own_store_takes_notes_of_what_is_over_and_clears_them(tmp_path: Path) -> None:
+    now = SimulatedTime()
+    with vault_in(tmp_path) as begun:
+        vaulted = at(begun, now)
+        token = enrol(vaulted, face(1))
+        moment = vaulted.clock.moment()
+        assert moment is not None
+        with vaulted.store.transaction() as db:
+            db.execute("UPDATE record SET expires_at = ?", (moment + 100 * DAY,))
+        now.wrong, now.synchronised = 200 * DAY, True
+        assert due_for_erasure(vaulted.store, vaulted.clock) == []
+        now.pass_by(2 * DAY)
+        assert due_for_erasure(vaulted.store, vaulted.clock) == []
+        with vaulted.store.transaction() as db:
+            assert db.execute("SELECT over_since IS NULL FROM record").fetchone() == (0,)
+        now.wrong = 0
+        vaulted.clock.confirm()
+        with vaulted.store.transaction() as db:
+            assert db.execute("SELECT over_since IS NULL FROM record").fetchone() == (1,)
+        now.pass_by(98 * DAY)
+        assert due_for_erasure(vaulted.store, vaulted.clock) == []
+        now.pass_by(DAY)
+        assert due_for_erasure(vaulted.store, vaulted.clock) == [token.handle]
 
 
 def test_a_device_that_is_off_every_night_erases_all_the_same(device: Appliance) -> None:
