@@ -216,11 +216,14 @@ class Vaulted:
         try:
             # Before anything is known of the claim: it takes as long for a number that nobody has.
             secret = claim.secret if isinstance(claim, Token) else claim.secret()
-            record, opened = self._open(claim, secret)
-            # A wrong PIN is a guess at it, and counts; a wrong secret of 96 bits and more is none.
-            counts = record is not None and (opened is not None or record.tier == DEVICE)
-            handle = _place(claim) if record is None else record.handle
-            allowed = self.limits.charge(handle, known=counts)
+            # Charged before the record can be erased: else a row of the erased would stay for good.
+            with self.leases.held(), self.epochs.lock:
+                record, opened = self._open(claim, secret)
+                # A wrong PIN is a guess at it, and makes waits; a wrong secret of 96 bits and more is none.
+                # Only an attempt at the face takes from the year's budget.
+                guess = record is not None and (opened is not None or record.tier == DEVICE)
+                handle = _place(claim) if record is None else record.handle
+                allowed = self.limits.charge(handle, known=guess, counted=opened is not None)
             claimed = Claimed(handle, opened) if opened is not None and allowed else None
             if claimed is not None:
                 opened = None

@@ -8,13 +8,18 @@ keeps the latest time that it ever trusted, the *mark*, in vault.db, and trusts 
 - it is not far ahead of the mark and of what has passed since: by a day at most while the device has been
   on, by 60 days where it was off in between, since nobody can tell for how long. A wrong date far ahead
   would let everybody expire, and the mark would hold the true time for the past afterwards. If the kernel
-  says that the clock is synchronised (adjtimex(2), STA_UNSYNC clear), it may be ahead by any time.
+  says that the clock is synchronised (adjtimex(2), STA_UNSYNC clear), by 400 days: more than any pause of a
+  device in use, and a time server's answers are seldom signed.
 
 What it cannot tell: a clock without a battery that goes on where it stopped, after the device was off for a
 while, is late and looks right, until it is synchronised. Who expired meanwhile is not known to have.
 
-Untrusted time is no error: who has no hours and no validity is recognised as ever, the others use their
-badge. The mark is never taken back, not by a time server either, whose answers are seldom signed.
+Untrusted time is no error. Who has weekly hours uses the badge. Whose validity or record ends after the mark
+is recognised as ever, since to lock everybody with an end out after each power cut would harm more: so who
+ended while the time was untrusted gets in until it is trusted. Who ended before the mark does not.
+
+The mark is never taken back by itself, nor by a time server. An administrator who looked at the clock can say
+that it is right (`confirm`, `drempel trust-clock`): that sets the mark to it, forward or back.
 
 The *age* is a second clock, that nobody can put forward: the seconds that have passed since the first start,
 at least, from CLOCK_BOOTTIME alone. Within a boot it goes on through restarts; a later boot adds what passed
@@ -22,6 +27,10 @@ since that boot; what passed while the device was off, nobody can prove, and it 
 faster than the true time, so what must last (a year's count of failures, a day before an expired record is
 erased) lasts by it. Both are written at most every ten minutes, when vault stops, and when something is
 first found to be over (`past`).
+
+From both comes what is *proved*: the time that was confirmed last (at first, the first that was trusted), and
+the age that passed since. Every jump ahead that was believed, on the kernel's word or because the device was
+off, lets the mark run ahead of that for good. What cannot be undone rests on it (see `expiry`).
 """
 
 import ctypes
@@ -31,10 +40,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
+
+from appliance.errors import DrempelError
 
 DAY = 86_400
 BACK = 300
@@ -43,6 +54,8 @@ AHEAD_ON = DAY
 """Seconds by which it may be ahead of what has passed, where the device has been on."""
 AHEAD_OFF = 60 * DAY
 """The same where it was off in between."""
+AHEAD_SYNCHRONISED = 400 * DAY
+"""The same where the kernel says that it is synchronised."""
 AHEAD_FIRST = 3650 * DAY
 """Seconds by which the first time of all may be ahead of `EARLIEST`."""
 EARLIEST = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
@@ -56,16 +69,24 @@ CREATE TABLE clock (
     mark INTEGER NOT NULL,
     mark_age INTEGER NOT NULL,
     mark_boot TEXT NOT NULL,
+    confirmed INTEGER NOT NULL,
+    confirmed_age INTEGER NOT NULL,
     age INTEGER NOT NULL,
     boot TEXT NOT NULL,
     since_boot INTEGER NOT NULL
 ) STRICT;
 """
-"""`mark` in Unix seconds, at age `mark_age` in boot `mark_boot`; the age, as of `since_boot` in `boot`."""
+"""`mark` in Unix seconds, at age `mark_age` in boot `mark_boot`; `confirmed` likewise; the age, as of
+`since_boot` in `boot`."""
+_COLUMNS = "mark, mark_age, mark_boot, confirmed, confirmed_age, age, boot, since_boot"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
+
+
+class NotTheTime(DrempelError, ValueError):
+    """The clock was to be confirmed, and cannot be right."""
 
 
 class Database(Protocol):
@@ -110,6 +131,8 @@ class _Kept:
     mark: int
     mark_age: int
     mark_boot: str
+    confirmed: int
+    confirmed_age: int
     age: int
     boot: str
     since_boot: int
@@ -131,10 +154,10 @@ class Clock:
         self._trouble = ""
         self._unwritable = False
         with store.transaction() as db:
-            row = db.execute("SELECT mark, mark_age, mark_boot, age, boot, since_boot FROM clock").fetchone()
+            row = db.execute(f"SELECT {_COLUMNS} FROM clock").fetchone()  # noqa: S608 - a constant
         # What is in the database; `_now` below is what will be.
         # The age begins with a whole second, so that rounding never puts it ahead.
-        first = _Kept(EARLIEST, 0, "", 0, self.boot, self._since_boot() + 1)
+        first = _Kept(EARLIEST, 0, "", EARLIEST, 0, 0, self.boot, self._since_boot() + 1)
         self._written = _Kept(*row) if row else first
         self._now = self._written
 
@@ -155,21 +178,33 @@ class Clock:
         self.moment()
         return self._now.mark
 
+    @property
+    def proved(self) -> int:
+        """What the time, Unix seconds, is at least, by what was confirmed and what has passed since."""
+        now = self._now
+        return now.confirmed + self.age - now.confirmed_age
+
     def moment(self) -> int | None:
-        """The time, Unix seconds, never earlier than before; None where the wall clock cannot be trusted."""
+        """The time, Unix seconds; None where the wall clock cannot be trusted.
+
+        It is never earlier than before, but for `confirm`.
+        """
         with self._lock:
             wall, age = int(self._sources.wall()), self.age
             trouble = self._trouble_with(wall, age)
             self._tell(trouble)
             if not trouble:
-                mark = max(self._now.mark, wall)
-                self._now = replace(self._now, mark=mark, mark_age=age, mark_boot=self.boot)
+                now, mark = self._now, max(self._now.mark, wall)
+                if not now.mark_boot:
+                    # The first of all: nobody is enrolled yet whom it could harm.
+                    now = replace(now, confirmed=mark, confirmed_age=age)
+                self._now = replace(now, mark=mark, mark_age=age, mark_boot=self.boot)
             if age - self._written.age >= WRITTEN_EVERY:
                 self._try_to_keep()
             return None if trouble else self._now.mark
 
     def past(self, moment: int) -> bool:
-        """Whether a time, Unix seconds, is over; once it was said to be, it is for ever.
+        """Whether a time, Unix seconds, is over; once it was said to be, only `confirm` takes it back.
 
         Raises:
             StoreError: it is over, but that cannot be kept, and might be forgotten.
@@ -187,15 +222,50 @@ class Clock:
             StoreError: the database cannot be written.
         """
         with self._lock:
-            kept = replace(self._now, age=self.age, boot=self.boot, since_boot=self._since_boot())
-            with self._store.transaction() as db:
-                db.execute(
-                    "INSERT OR REPLACE INTO clock "
-                    "(only_row, mark, mark_age, mark_boot, age, boot, since_boot) "
-                    "VALUES (1, ?, ?, ?, ?, ?, ?)",
-                    (kept.mark, kept.mark_age, kept.mark_boot, kept.age, kept.boot, kept.since_boot),
+            self._write(self._now)
+
+    def confirm(self) -> int:
+        """Take the wall clock for right, forward or back: an administrator looked at it.
+
+        What was noted of records that are over begins anew (see `expiry`), so that none is erased because of
+        the time before.
+
+        Returns:
+            The time, Unix seconds, that is trusted now; durably.
+
+        Raises:
+            NotTheTime: the wall clock is before this program; nothing changed.
+            StoreError: the database cannot be written; nothing changed.
+        """
+        with self._lock:
+            wall, age = int(self._sources.wall()), self.age
+            if wall < EARLIEST:
+                raise NotTheTime(
+                    f"the clock says {_words(wall)}, which cannot be: set it first (timedatectl)"
                 )
-            self._written = self._now = kept
+            right = replace(
+                self._now,
+                mark=wall,
+                mark_age=age,
+                mark_boot=self.boot,
+                confirmed=wall,
+                confirmed_age=age,
+            )
+            self._write(right, "UPDATE record SET over_since = NULL WHERE over_since IS NOT NULL")
+            self._tell("")
+            return wall
+
+    def _write(self, state: _Kept, *also: str) -> None:
+        kept = replace(state, age=self.age, boot=self.boot, since_boot=self._since_boot())
+        with self._store.transaction() as db:
+            db.execute(
+                f"INSERT OR REPLACE INTO clock (only_row, {_COLUMNS}) "  # noqa: S608 - a constant
+                "VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+                astuple(kept),
+            )
+            for statement in also:
+                db.execute(statement)
+        self._written = self._now = kept
 
     def _since_boot(self) -> int:
         return int(self._sources.since_boot())
@@ -207,16 +277,17 @@ class Clock:
             return f"is before {_words(kept.mark)}, which has been already"
         ahead = wall - (kept.mark + age - kept.mark_age)
         allowed = AHEAD_ON if kept.mark_boot == self.boot else AHEAD_OFF if kept.mark_boot else AHEAD_FIRST
-        if ahead <= allowed:
-            return ""
-        return "" if self._sources.synchronised() else f"is {ahead // DAY} days ahead of what it should be"
+        if ahead > allowed and self._sources.synchronised():
+            allowed = max(allowed, AHEAD_SYNCHRONISED)
+        return "" if ahead <= allowed else f"is {ahead // DAY} days ahead of what it should be"
 
     def _tell(self, trouble: str) -> None:
         """Say once that the time is untrusted, and once that it is trusted again."""
         if trouble and not self._trouble:
             print(
-                f"drempel vault: the clock {trouble}; who has hours or a validity uses the badge until it "
-                "is right: set it, or let it synchronise (timedatectl)",
+                f"drempel vault: the clock {trouble}; until it is trusted, who has weekly hours uses the "
+                f"badge, and who ended since {_words(self._now.mark)} gets in: set it, let it synchronise "
+                "(timedatectl), or, if it is right, run drempel trust-clock",
                 file=sys.stderr,
             )
         elif self._trouble and not trouble:

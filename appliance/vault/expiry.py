@@ -1,8 +1,11 @@
-"""Records that end by themselves: refused at once, erased a day later.
+"""Records that end by themselves: refused at once, erased a day later, or thirty.
 
-A clock that is wrong for an hour must not cost anybody their template. So a record that is over does not open
-any more from that second on, and is given for erasing only when a trusted clock has found it over throughout
-a day of the device's life (`Clock.age`, which nobody can put forward). If it is not over after all, since
+A clock that is wrong for a while must not cost anybody their template. So a record that is over does not
+open any more from that second on, and is given for erasing only when a trusted clock has found it over
+throughout a day of the device's life (`Clock.age`, which nobody can put forward), and it is over by what is
+proved of the time (`Clock.proved`) as well. Where it is over only because a jump ahead was believed, of a
+time server or of a device that was off, thirty days take the place of the day: who is refused by a wrong
+clock will say so, and an administrator puts it right (`Clock.confirm`). If it is not over after all, since
 it was given a longer validity, the day begins anew when it is.
 """
 
@@ -10,6 +13,9 @@ import sys
 
 from appliance.rights import BadRights, Rights
 from appliance.vault.clock import DAY, Clock, Database
+
+UNPROVED = 30 * DAY
+"""Seconds of the device's life for which a record is kept that is over by unproved time alone."""
 
 
 def ends(expires_at: int | None, rights: Rights | None) -> int | None:
@@ -19,7 +25,7 @@ def ends(expires_at: int | None, rights: Rights | None) -> int | None:
 
 
 def expired(expires_at: int | None, rights: Rights | None, clock: Clock) -> bool:
-    """Whether a record is over; once it was said to be, it is for ever, unless its end is moved.
+    """Whether a record is over; once it was said to be, it is, unless its end is moved or time confirmed.
 
     Raises:
         StoreError: it is over, but that could not be kept: refuse it all the same.
@@ -28,16 +34,16 @@ def expired(expires_at: int | None, rights: Rights | None, clock: Clock) -> bool
     return end is not None and clock.past(end)
 
 
-def lapsed(store: Database, clock: Clock) -> list[bytes]:
+def due_for_erasure(store: Database, clock: Clock) -> list[bytes]:
     """The handles of records to be erased now; ask every hour.
 
-    Notes of each record that is over since which age it is known to be (`record.lapsed_at`). With the time
-    untrusted nothing is noted and nothing given.
+    Notes of each record that is over since which age it is known to be (`record.over_since`). With the time
+    untrusted, nothing is noted and nothing given.
 
     Raises:
         StoreError: the database cannot be read or written; nothing was noted.
     """
-    moment, age = clock.moment(), clock.age
+    moment, age, proved = clock.moment(), clock.age, clock.proved
     if moment is None:
         return []
     # What is noted as over must be over after a power cut, too.
@@ -46,8 +52,8 @@ def lapsed(store: Database, clock: Clock) -> list[bytes]:
     found: list[bytes] = []
     with store.transaction() as db:
         rows = db.execute(
-            "SELECT handle, expires_at, rights, lapsed_at FROM record "
-            "WHERE expires_at IS NOT NULL OR rights IS NOT NULL OR lapsed_at IS NOT NULL"
+            "SELECT handle, expires_at, rights, over_since FROM record "
+            "WHERE expires_at IS NOT NULL OR rights IS NOT NULL OR over_since IS NOT NULL"
         )
         for handle, expires_at, rights, since in rows:
             end = ends(expires_at, _decoded(rights))
@@ -56,9 +62,9 @@ def lapsed(store: Database, clock: Clock) -> list[bytes]:
                     noted.append((None, handle))
             elif since is None:
                 noted.append((age, handle))
-            elif age - since >= DAY:
+            elif age - since >= (DAY if end <= proved else UNPROVED):
                 found.append(handle)
-        db.executemany("UPDATE record SET lapsed_at = ? WHERE handle = ?", noted)
+        db.executemany("UPDATE record SET over_since = ? WHERE handle = ?", noted)
     return found
 
 

@@ -3,9 +3,10 @@
 - *Waits*. Three failures in a row are free; after the third 30 s pass before the next attempt, doubling with
   every further failure to 15 min. A success ends the wait.
 - *The year's budget*. An attempt by somebody else passes with the attempt's FMR, so of n attempts one passes
-  with n FMR at most (union bound). With risk / FMR of them in a year, the chance that somebody guesses past a
-  claim stays below the risk. Failures are counted, a success never takes one back, and when the budget is
-  spent the claim is refused until the person is enrolled anew.
+  with n FMR at most (union bound). With risk / FMR of them in a year, the chance that somebody guesses past
+  a claim stays below the risk, as a mean over claims (as sure as the measured FMR is). Failures are counted,
+  a success never takes one back, and when the budget is spent the claim is refused until the person is
+  enrolled anew.
 
 Why nobody gets more than that:
 
@@ -13,14 +14,18 @@ Why nobody gets more than that:
   full disk nothing is compared. It is refunded if it matched, or if no face came to be compared.
 - A wait runs on CLOCK_BOOTTIME, which no change of the clock moves. After a reboot it begins anew in full,
   from the boot on: what passed before cannot be proved.
+- A *wrong PIN* makes waits like every failure, but takes nothing from the year. It compares no face, so it is
+  no attempt that could pass; who guesses at a face needs the right PIN first, and each of those attempts
+  counts. Else 75 wrong PINs, which take a day, would lock a person out for good.
 - The year goes by the clock's age (see `clock`), which never runs faster than the true time. It is cut into
   thirteen periods of 28 days and 2 hours; the current one and the thirteen before it count. So a failure
   counts for 365 days at least, and for 394 at most if the device is never off.
 
 Whose claim it is stands nowhere: a row's key is HMAC-SHA256(index key, "claim" ‖ handle). A claim that is
 unknown, or whose secret is wrong, compares no face, so there is nothing to limit; it goes through the same
-statements and as many writes, but under a key of its own (nobody can make another person wait without the
-token) and into at most 256 rows, of which the longest unused goes first.
+statements and as many writes, but under a key of its own and into at most 256 rows, of which the longest
+unused goes first. So nobody makes another person wait without that person's token or card. In tier 3 it takes
+only the number: who knows it can make its owner wait by wrong PINs, up to 15 min each time, and no longer.
 """
 
 import hmac
@@ -48,6 +53,7 @@ CREATE TABLE failure (
     claim BLOB NOT NULL CHECK (length(claim) = 32),
     period INTEGER NOT NULL,
     count INTEGER NOT NULL,
+    turn INTEGER NOT NULL,
     PRIMARY KEY (claim, period)
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE wait (
@@ -59,10 +65,11 @@ CREATE TABLE wait (
     stranger INTEGER NOT NULL,
     turn INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
-CREATE INDEX stranger_by_turn ON wait (turn) WHERE stranger = 1;
+CREATE INDEX wait_by_turn ON wait (stranger, turn);
 """
 """`failures` in a row, the last charged `since_boot` ms in `boot`; `spent`: the budget was; `turn`: a counter
-of charges, so that there is something to write each time, and that the longest unused stranger is known."""
+of charges, so that there is something to write in both tables each time (SQLite leaves a page that would stay
+as it is), and that the longest unused stranger is known."""
 
 _OUTLASTED = f"SELECT claim FROM wait WHERE stranger = 1 ORDER BY turn DESC LIMIT -1 OFFSET {STRANGERS}"  # noqa: S608
 
@@ -155,13 +162,16 @@ class Limits:
         with self._store.transaction() as db:
             return self._allowed(*_read(db, key, period), now)
 
-    def charge(self, handle: bytes, *, known: bool = True) -> bool:
+    def charge(self, handle: bytes, *, known: bool = True, counted: bool = True) -> bool:
         """Count an attempt as failed, durably, before its first comparison.
+
+        What is not counted of the year was no attempt at a face, so it cannot be taken back either.
 
         Args:
             handle: of the claim.
             known: there is such a record, and its secret was right. Else nothing is to be compared, whatever
                 the answer; the work is the same.
+            counted: whether it takes from the year's budget; a wrong PIN, which compares no face, does not.
 
         Returns:
             Whether the claim may be tried. If not, nothing was counted.
@@ -185,20 +195,20 @@ class Limits:
                     (key, period - PERIODS if known else period),
                 )
                 db.execute(
-                    "INSERT INTO failure (claim, period, count) VALUES (?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET count = count + excluded.count",
-                    (key, period, int(allowed)),
+                    "INSERT INTO failure (claim, period, count, turn) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET count = count + excluded.count, turn = excluded.turn",
+                    (key, period, int(allowed and counted), self._turn + 1),
                 )
                 after = _State(
                     failures=state.failures + 1,
                     boot=self._clock.boot,
                     since_boot=now,
-                    spent=int(failed + 1 >= self._budget),
+                    spent=int(failed + counted >= self._budget),
                 )
                 self._write(db, key, after if allowed else state, stranger=not known)
                 db.execute(f"DELETE FROM failure WHERE claim IN ({_OUTLASTED})")  # noqa: S608 - a constant
                 db.execute(f"DELETE FROM wait WHERE claim IN ({_OUTLASTED})")  # noqa: S608 - a constant
-            self._charged = _Charge(key, period, state) if allowed and known else None
+            self._charged = _Charge(key, period, state) if allowed and known and counted else None
         return allowed
 
     def refund(self, handle: bytes) -> None:
@@ -231,7 +241,13 @@ class Limits:
                     "UPDATE failure SET count = count - 1 WHERE claim = ? AND period = ? AND count > 0",
                     (key, charged.period),
                 )
-                self._write(db, key, before, stranger=False)
+                # Only where there is a row: an erasure may have removed it since, and it must not come back.
+                self._turn += 1
+                db.execute(
+                    "UPDATE wait SET failures = ?, boot = ?, since_boot = ?, spent = ?, turn = ? "
+                    "WHERE claim = ?",
+                    (before.failures, before.boot, before.since_boot, before.spent, self._turn, key),
+                )
 
     def _write(self, db: sqlite3.Connection, key: bytes, state: _State, *, stranger: bool) -> None:
         self._turn += 1

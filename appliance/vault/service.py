@@ -27,7 +27,7 @@ from appliance.vault.claims import Vaulted
 from appliance.vault.commands import Commands
 from appliance.vault.decommission import destroy_keys
 from appliance.vault.enrolment import Windows, capture
-from appliance.vault.expiry import lapsed
+from appliance.vault.expiry import due_for_erasure
 from appliance.vault.guidance import GuidanceChannel
 from appliance.vault.keys import wipe
 from appliance.vault.look import LensLook
@@ -128,7 +128,7 @@ class VaultService:
             return
         self._look_for_the_expired = Deadline(LOOK_FOR_THE_EXPIRED)
         try:
-            over = lapsed(self._vaulted.store, self._vaulted.clock)
+            over = due_for_erasure(self._vaulted.store, self._vaulted.clock)
             if over:
                 self._commands.erase(*over)
                 self._journal.note(Event.EXPIRED, records=len(over))

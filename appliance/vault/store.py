@@ -32,7 +32,7 @@ CREATE TABLE record (
     lookup BLOB UNIQUE CHECK (length(lookup) = 32),
     rights BLOB NOT NULL,
     expires_at INTEGER NOT NULL,
-    lapsed_at INTEGER
+    over_since INTEGER
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE half (
     handle BLOB PRIMARY KEY REFERENCES record ON DELETE CASCADE,

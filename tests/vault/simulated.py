@@ -13,7 +13,7 @@ INDEX_KEY = bytes(range(32))
 
 RECORDS = """
 CREATE TABLE record (
-    handle BLOB PRIMARY KEY, rights BLOB NULL, expires_at INTEGER NULL, lapsed_at INTEGER NULL
+    handle BLOB PRIMARY KEY, rights BLOB NULL, expires_at INTEGER NULL, over_since INTEGER NULL
 ) WITHOUT ROWID, STRICT;
 """
 

@@ -2,19 +2,23 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from appliance.rights import Rights, Window, allows
 from appliance.vault.clock import (
     AHEAD_OFF,
+    AHEAD_SYNCHRONISED,
     BACK,
     DAY,
     EARLIEST,
     WRITTEN_EVERY,
     Clock,
+    NotTheTime,
     Sources,
     kernel_synchronised,
 )
@@ -72,7 +76,7 @@ def test_a_clock_that_is_put_back_while_the_device_is_off_is_not_trusted(device:
     assert device.clock.moment() is None
 
 
-def test_a_clock_that_jumps_ten_years_forward_is_not_trusted_unless_the_kernel_vouches_for_it(
+def test_a_clock_that_jumps_ten_years_forward_is_not_trusted(
     device: Appliance, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device.time.wrong = 10 * YEAR
@@ -84,7 +88,88 @@ def test_a_clock_that_jumps_ten_years_forward_is_not_trusted_unless_the_kernel_v
     device.start()
     assert device.clock.moment() is None, "nor does a reboot"
     device.time.synchronised = True
+    assert device.clock.moment() is None, "nor a time server's word"
+
+
+def test_the_kernels_word_is_good_for_four_hundred_days_and_an_administrators_for_any(
+    device: Appliance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.time.synchronised = True
+    device.time.wrong = AHEAD_SYNCHRONISED + DAY
+    for _ in range(3):
+        assert device.clock.moment() is None
+        device.start()
+    assert "drempel trust-clock" in capsys.readouterr().err
+    device.time.wrong = AHEAD_SYNCHRONISED - DAY
     assert device.clock.moment() is not None
+    device.time.wrong = 10 * YEAR
+    assert device.clock.confirm() == device.true_now + 10 * YEAR == device.clock.moment()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_administrator_takes_a_wrong_time_back(device: Appliance, restart: bool) -> None:
+    end = device.true_now + 100 * DAY
+    device.time.wrong, device.time.synchronised = 300 * DAY, True
+    assert device.clock.past(end)
+    device.time.wrong = 0
+    assert device.clock.moment() is None, "the mark is never taken back by itself"
+    device.clock.confirm()
+    if restart:
+        device.time.reboot(5)
+        device.start()
+    assert device.clock.moment() == device.true_now
+    assert not device.clock.past(end)
+    assert device.clock.past(device.true_now)
+
+
+def test_what_cannot_be_kept_is_not_confirmed_and_no_time_of_before_this_program_is(
+    device: Appliance,
+) -> None:
+    device.time.wrong = -10 * DAY
+    with device.disk.filled(), pytest.raises(StoreError):
+        device.clock.confirm()
+    assert device.clock.moment() is None
+    device.time.wrong = -YEAR
+    with pytest.raises(NotTheTime):
+        device.clock.confirm()
+    assert device.clock.moment() is None
+
+
+def test_what_is_proved_is_the_confirmed_time_and_what_passed_since_on_the_devices_own_count(
+    device: Appliance,
+) -> None:
+    begun = device.true_now
+    device.time.pass_by(DAY)
+    assert device.clock.proved == begun + DAY
+    device.time.wrong, device.time.synchronised = 300 * DAY, True
+    assert device.clock.moment() is not None
+    assert device.clock.proved == begun + DAY, "nobody's word proves anything"
+    for _ in range(3):
+        device.time.reboot(50 * DAY)
+        device.start()
+        device.clock.moment()
+        device.clock.keep()
+        assert begun + DAY - 5 <= device.clock.proved <= begun + DAY + 5
+    device.clock.confirm()
+    assert device.clock.proved == device.clock.moment()
+
+
+def test_untrusted_time_says_who_is_refused_and_who_is_not(
+    device: Appliance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latest = device.clock.latest
+    device.time.wrong = -YEAR
+    assert device.clock.moment() is None
+    zone = ZoneInfo("Europe/Amsterdam")
+    all_week = tuple(Window(day, 0, 1440) for day in range(7))
+    assert not allows(Rights(hours=all_week), None, zone, latest)
+    assert not allows(Rights(valid_until=latest), None, zone, latest)
+    assert allows(Rights(valid_until=latest + 1), None, zone, latest)
+    assert allows(Rights(), None, zone, latest)
+    said = capsys.readouterr().err
+    assert "weekly hours" in said
+    assert "who ended since 20" in said
+    assert "or a validity" not in said
 
 
 def test_a_device_that_was_off_for_a_month_trusts_its_clock_and_after_a_year_asks_for_a_time_server(
@@ -203,6 +288,7 @@ class Timekeeping(RuleBasedStateMachine):
         self.latest = self.device.clock.latest
         self.moments = self.device.true_now + 1
         self.ages: list[tuple[float, int]] = []
+        self.confirmed: tuple[int, float] | None = None
 
     @rule(days=st.sampled_from([0, 1, 2, 30, 59, 61, 400, 3000]), seconds=st.integers(-1000, 1000))
     def ask(self, days: int, seconds: int) -> None:
@@ -245,6 +331,25 @@ class Timekeeping(RuleBasedStateMachine):
     )
     def put_the_clock(self, wrong: int, synchronised: bool) -> None:
         self.device.time.wrong, self.device.time.synchronised = wrong, synchronised
+
+    @rule()
+    def confirm(self) -> None:
+        try:
+            self.latest = self.device.clock.confirm()
+        except StoreError:
+            assert self.device.disk.full
+        except NotTheTime:
+            assert self.device.true_now + self.device.time.wrong < EARLIEST
+        else:
+            # What an administrator takes back is over no more, and what is proved begins anew.
+            self.over.clear()
+            self.confirmed = self.latest, self.device.time.true
+
+    @invariant()
+    def what_is_proved_never_runs_ahead_of_the_time_since_it_was_confirmed(self) -> None:
+        if self.confirmed is not None:
+            moment, true = self.confirmed
+            assert self.device.clock.proved <= moment + self.device.time.true - true + 1
 
     @rule()
     def fill_the_disk(self) -> None:

@@ -25,6 +25,8 @@ EVERY_KIND: dict[str, Any] = {
     "tier": 3,
     "justification": "nobody can carry a card into this room",
     "claims": ["token", "card", "number"],
+    "card_protection": "read with a key of ours",
+    "answer_time": 2.5,
     "answer_time": 2.0,
 }
 Script = Callable[[ScriptedLens], None]

@@ -1,6 +1,8 @@
 import re
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -8,12 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from appliance.errors import ConfigurationError
+from appliance.vault import clock
 from appliance.vault.clock import WRITTEN_EVERY
 from appliance.vault.limits import (
     LONGEST_WAIT,
     PERIOD,
     PERIODS,
     STRANGERS,
+    TABLES,
     budget_of,
     claim_key,
     forget,
@@ -89,7 +93,7 @@ def test_an_attempt_without_a_face_leaves_all_as_it_was(device: Appliance) -> No
     fail(device, 4)
     before = (
         device.disk.all("SELECT claim, failures, boot, since_boot, spent FROM wait"),
-        device.disk.all("SELECT * FROM failure"),
+        device.disk.all("SELECT claim, period, count FROM failure"),
     )
     device.time.pass_by(LONGEST_WAIT)
     for _ in range(10):
@@ -97,7 +101,7 @@ def test_an_attempt_without_a_face_leaves_all_as_it_was(device: Appliance) -> No
         device.limits.refund(HANDLE)
     after = (
         device.disk.all("SELECT claim, failures, boot, since_boot, spent FROM wait"),
-        device.disk.all("SELECT * FROM failure"),
+        device.disk.all("SELECT claim, period, count FROM failure"),
     )
     assert before == after
 
@@ -225,6 +229,67 @@ def test_of_an_erased_record_nothing_is_counted_any_more(device: Appliance) -> N
     assert device.disk.all("SELECT count FROM failure") == [(3,)]
 
 
+@pytest.mark.parametrize("succeeded", [False, True])
+def test_an_attempt_that_ends_after_the_erasure_leaves_no_row_of_the_erased(
+    device: Appliance, succeeded: bool
+) -> None:
+    fail(device, 1)
+    with device.disk.transaction() as db:
+        forget(db, INDEX_KEY, [HANDLE])
+    (device.limits.succeeded if succeeded else device.limits.refund)(HANDLE)
+    assert device.disk.all("SELECT count(*) FROM wait") == [(0,)]
+    assert device.disk.all("SELECT count(*) FROM failure") == [(0,)]
+
+
+def test_a_wrong_pin_waits_but_spends_nothing_of_the_year() -> None:
+    device = Appliance(budget=5)
+    for _ in range(4):
+        device.time.pass_by(LONGEST_WAIT)
+        assert device.limits.charge(HANDLE, counted=False)
+        device.limits.refund(HANDLE)
+    assert not device.limits.may_try(HANDLE), "a wait, which nothing but time or a success ends"
+    for _ in range(200):
+        device.time.pass_by(LONGEST_WAIT)
+        assert device.limits.charge(HANDLE, counted=False)
+        assert not device.limits.charge(HANDLE, counted=False)
+    assert device.disk.all("SELECT sum(count) FROM failure") == [(0,)]
+    fail(device, 4)
+    device.time.pass_by(LONGEST_WAIT)
+    assert device.limits.charge(HANDLE)
+    device.limits.succeeded(HANDLE)
+    assert device.limits.charge(HANDLE), "the wait is over"
+    device.time.pass_by(DAY)
+    assert not device.limits.charge(HANDLE, counted=False), (
+        "the faces that were counted spend it all the same"
+    )
+
+
+def test_each_charge_writes_as_many_pages(tmp_path: Path) -> None:
+    device = Appliance()
+    device.disk.close()
+    log = tmp_path / "claims-wal"
+    device.disk._db = sqlite3.connect(tmp_path / "claims", isolation_level=None)
+    device.disk._db.executescript(
+        "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;" + clock.TABLES + TABLES
+    )
+    for known in (True, False):
+        device.limits.charge(HANDLE, known=known)
+
+    def written(**how: bool) -> int:
+        before = log.stat().st_size
+        device.limits.charge(HANDLE, **how)
+        return log.stat().st_size - before
+
+    pages = {
+        "face": written(),
+        "wrong PIN": written(counted=False),
+        "during a wait": written(),
+        "unknown": written(known=False),
+        "unknown number": written(known=False, counted=False),
+    }
+    assert len(set(pages.values())) == 1, pages
+
+
 def test_a_wrong_secret_makes_nobody_else_wait(device: Appliance) -> None:
     for _ in range(50):
         device.limits.charge(HANDLE, known=False)
@@ -263,6 +328,7 @@ def test_every_claim_takes_the_same_statements_and_has_something_to_write() -> N
     fresh = statements(device, lambda: limits.charge(HANDLE))
     assert len(fresh) == 9
     known = [statements(device, lambda: limits.charge(HANDLE)) for _ in range(6)]  # the last four wait
+    known += [statements(device, lambda: limits.charge(HANDLE, counted=False)) for _ in range(2)]
     unknown = [statements(device, lambda: limits.charge(HANDLE, known=False)) for _ in range(6)]
     unknown += [
         statements(device, lambda: limits.charge(number.to_bytes(16, "big"), known=False))  # noqa: B023
@@ -333,6 +399,16 @@ class Guessing(RuleBasedStateMachine):
         model.in_a_row += 1
         model.last = now
         model.spent = len(lately) + 1 >= self.BUDGET
+
+    @rule(waited=st.sampled_from([0, 31, 901]))
+    def wrong_pin(self, waited: int) -> None:
+        self.device.time.pass_by(waited)
+        model, now = self.model, self.device.time.true
+        if self.device.limits.charge(HANDLE, counted=False):
+            assert not model.spent
+            assert now - model.last >= wait_after(model.in_a_row) - 0.01, "a wait was shortened"
+            model.in_a_row += 1
+            model.last = now
 
     @rule(times=st.integers(2, 5))
     def siege(self, times: int) -> None:

@@ -38,7 +38,7 @@ from appliance.vault.claims import Vaulted, read_credential
 from appliance.vault.commands import Commands
 from appliance.vault.credentials import of_card
 from appliance.vault.enrolment import Window, Windows
-from appliance.vault.expiry import lapsed
+from appliance.vault.expiry import due_for_erasure
 from appliance.vault.token import Token
 from tests.vault.faces import RECOGNITION, again, face, opens, vault_in
 
@@ -181,7 +181,7 @@ class Busy:
 
     def keep_house(self) -> None:
         self.vaulted.clock.moment()
-        over = lapsed(self.vaulted.store, self.vaulted.clock)
+        over = due_for_erasure(self.vaulted.store, self.vaulted.clock)
         self.commands.erase(*over)
         self.vaulted.clock.keep()
 
