@@ -60,6 +60,12 @@ _FIRST_SCHEMA = "epoch.key"
 """The file of records of schema 1, which are gone."""
 _ANEW = "move vault.db and epoch-*.key away and enrol everyone anew"
 
+_BEFORE_THE_TPM = (
+    "the card is from before the TPM was used, and nothing was destroyed: put the newest card back. If this "
+    "vault never ran with this TPM (a board that was used before, or a power cut when it was first named), "
+    "destroy what the TPM holds: tpm2_nvundefine -C o 0x1800d10, and 0x1800d11; then start vault again"
+)
+
 
 class Epochs:
     """The epoch in force: its key, and what is carried from one to the next.
@@ -126,10 +132,16 @@ class Epochs:
                     raise
                 old_wrapping = _wrapping_key(old[0])
                 try:
-                    content, _ = _open_file(folder, epoch, old_wrapping, old[1])
+                    content, bound = _open_file(folder, epoch, old_wrapping, old[1])
                 finally:
                     wipe(old_wrapping)
                 stale = True
+            if binder is not None and not bound:
+                try:
+                    _check_never_bound(folder, epoch, wrapping, binder)
+                except BaseException:
+                    wipe(content)
+                    raise
             epochs = cls(folder, wrapping, content, epoch, binder)
         except BaseException:
             wipe(wrapping)
@@ -214,13 +226,14 @@ class Epochs:
         if pending.exists() and not path.exists():
             pending.rename(path)
             sync_folder(self.folder)
+        if self._binder is not None:
+            # The epochs before and after share the other of the two places. Before the files: a pending one
+            # explains what the TPM holds, see `_check_never_bound`.
+            self._binder.destroy(self.current.epoch + 1)
         for path in sorted(self.folder.iterdir()):
             named = _NAME.fullmatch(path.name)
             if named and path.name != epoch_path(self.folder, self.current.epoch).name:
                 destroy_file(path)
-        if self._binder is not None:
-            # The epochs before and after share the other of the two places.
-            self._binder.destroy(self.current.epoch + 1)
 
 
 def epoch_path(folder: Path, epoch: int) -> Path:
@@ -349,6 +362,28 @@ def _open_file(
         wipe(secret)
         wipe(key)
     return content, bool(bound)
+
+
+def _check_never_bound(folder: Path, epoch: int, wrapping: bytearray, binder: Binder) -> None:
+    """Refuse a file that is not bound to the TPM where that has secrets of ours: it was bound since.
+
+    Secrets of a first use that was cut short before its commit are no such sign. Its pending file is there
+    then, and opens with them.
+
+    Raises:
+        KeyLost: an old card was put back, or these secrets are those of another; nothing was destroyed.
+    """
+    if not binder.in_use():
+        return
+    try:
+        if epoch + 1 in _files(folder, "pending"):
+            content, bound = _open_file(folder, epoch + 1, wrapping, binder)
+            wipe(content)
+            if bound:
+                return
+    except KeyLost as error:
+        raise KeyLost(f"{_BEFORE_THE_TPM}: {error}") from error
+    raise KeyLost(_BEFORE_THE_TPM)
 
 
 def _data(bound: int, epoch: int) -> bytes:
