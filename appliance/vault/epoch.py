@@ -1,15 +1,4 @@
-"""The epoch key and its file: what erasing destroys (design §4).
-
-`epoch-N.key` holds `E_N ‖ device id ‖ index key`, sealed by AES-256-GCM. The key that seals it is
-
-    HKDF-SHA256(W ‖ T, info = "drempel epoch file v2"),  W = HKDF-SHA256(R, info = "drempel epoch seal v2")
-
-where `T` is the secret of that epoch in the TPM, and empty where there is none. The associated data say the
-format, whether `T` is in it, and the epoch. `W` stays in memory, so that the next epoch can be sealed; `R`
-need not.
-
-The device id and the index key are random, made at first boot, and carried from epoch to epoch: they
-survive a new `R`, and neither opens anything.
+"""The epoch in force: what erasing destroys, and what a start makes of what it finds (design §4).
 
 The database's epoch number decides, since it changes in the transaction that erases. The next epoch's file
 is `epoch-(n+1).pending` until that transaction is on the disk, and becomes `.key` only then. So a start that
@@ -24,42 +13,27 @@ log with their commit mark, and whoever opens the file next finds it committed. 
 a pending one before a later transaction has overwritten these frames and the log was emptied: `_prove`.
 """
 
-import re
-import secrets
-import struct
 import threading
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-from appliance.vault.keys import (
-    KEY,
-    NONCE,
-    TAG,
-    EpochKey,
-    KeyLost,
-    destroy_file,
-    random_bytes,
-    sync_folder,
-    wipe,
-    write_durably,
+from appliance.vault.epoch_file import (
+    ANEW,
+    CONTENT,
+    DEVICE,
+    FILE_NAME,
+    epoch_path,
+    epochs_in,
+    open_file,
+    pending_path,
+    seal_file,
+    wrapping_key,
 )
+from appliance.vault.keys import KEY, EpochKey, KeyLost, destroy_file, random_bytes, sync_folder, wipe
 from appliance.vault.store import Store, StoreError
 from appliance.vault.tpm import Binder
 
-DEVICE = 16
-"""Bytes of a device's id."""
-_VERSION = 2
-_CONTENT = KEY + DEVICE + KEY
-_FILE = struct.Struct(f"!BBI{NONCE}s{_CONTENT + TAG}s")  # version, bound to a TPM, epoch, nonce, sealed
-_NAME = re.compile(r"epoch-([1-9][0-9]{0,8})\.(key|pending)(\.new)?")
 _FIRST_SCHEMA = "epoch.key"
 """The file of records of schema 1, which are gone."""
-_ANEW = "move vault.db and epoch-*.key away and enrol everyone anew"
-
 _BEFORE_THE_TPM = (
     "the card is from before the TPM was used, and nothing was destroyed: put the newest card back. If this "
     "vault never ran with this TPM (a board that was used before, or a power cut when it was first named), "
@@ -114,25 +88,25 @@ class Epochs:
             KeyLost: the key of this database's epoch is not there or does not open; nothing was destroyed.
             StoreError, OSError: it could not be read or written.
         """
-        wrapping = _wrapping_key(root)
+        wrapping = wrapping_key(root)
         try:
             known = store.epoch()
-            files = _files(folder, "key")
+            files = epochs_in(folder, "key")
             if known is not None:
                 epoch = known
-                _check_there(epoch, files, _files(folder, "pending"))
+                _check_there(epoch, files, epochs_in(folder, "pending"))
             else:
                 # A database that was begun anew takes over the device's id with the newest of its keys.
                 epoch = max(files) if files else _begin(folder, wrapping, binder)
             try:
-                content, bound = _open_file(folder, epoch, wrapping, binder)
+                content, bound = open_file(folder, epoch, wrapping, binder)
                 stale = binder is not None and not bound
             except KeyLost:
                 if old is None:
                     raise
-                old_wrapping = _wrapping_key(old[0])
+                old_wrapping = wrapping_key(old[0])
                 try:
-                    content, bound = _open_file(folder, epoch, old_wrapping, old[1])
+                    content, bound = open_file(folder, epoch, old_wrapping, old[1])
                 finally:
                     wipe(old_wrapping)
                 stale = True
@@ -171,7 +145,7 @@ class Epochs:
         content = key + self.device + self.index_key
         path = pending_path(self.folder, number)
         try:
-            _seal_file(path, number, self._wrapping, content, self._binder)
+            seal_file(path, number, self._wrapping, content, self._binder)
         finally:
             wipe(content)
         return self._next
@@ -199,7 +173,7 @@ class Epochs:
                 self._next = None
             self._check_number(number)
             if self._unfinished:
-                if not committed and _files(self.folder, "pending"):
+                if not committed and epochs_in(self.folder, "pending"):
                     self._check_number(_prove(store))
                 self._destroy_others()
                 self._unfinished = False
@@ -231,31 +205,15 @@ class Epochs:
             # explains what the TPM holds, see `_check_never_bound`.
             self._binder.destroy(self.current.epoch + 1)
         for path in sorted(self.folder.iterdir()):
-            named = _NAME.fullmatch(path.name)
+            named = FILE_NAME.fullmatch(path.name)
             if named and path.name != epoch_path(self.folder, self.current.epoch).name:
                 destroy_file(path)
 
 
-def epoch_path(folder: Path, epoch: int) -> Path:
-    """Where the key of an epoch lies."""
-    return folder / f"epoch-{epoch}.key"
-
-
-def pending_path(folder: Path, epoch: int) -> Path:
-    """Where it lies until the change to that epoch is known to be on the disk."""
-    return folder / f"epoch-{epoch}.pending"
-
-
 def key_files(folder: Path) -> list[Path]:
     """Every file that holds or held the key of an epoch, half-written ones included."""
-    names = [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)]
+    names = [path for path in sorted(folder.iterdir()) if FILE_NAME.fullmatch(path.name)]
     return names + [folder / name for name in (_FIRST_SCHEMA, _FIRST_SCHEMA + ".new")]
-
-
-def _files(folder: Path, kind: str) -> set[int]:
-    """The epochs of which there is a whole file; kind: `key` or `pending`."""
-    named = (_NAME.fullmatch(path.name) for path in folder.iterdir())
-    return {int(each[1]) for each in named if each and each[2] == kind and not each[3]}
 
 
 def _check_there(epoch: int, keys: set[int], pending: set[int]) -> None:
@@ -271,12 +229,12 @@ def _check_there(epoch: int, keys: set[int], pending: set[int]) -> None:
         raise KeyLost(
             f"an old copy of vault.db was put back: it is of epoch {epoch} and its key of epoch {newest}, so "
             "that nobody who was erased since comes back; nothing was destroyed: put the newest vault.db "
-            f"back, or {_ANEW}"
+            f"back, or {ANEW}"
         )
     if not there:
         found = f"only that of epoch {newest}" if newest else "no key at all"
         raise KeyLost(
-            f"the key of vault.db, epoch-{epoch}.key, is gone, and there is {found}: put it back, or {_ANEW}"
+            f"the key of vault.db, epoch-{epoch}.key, is gone, and there is {found}: put it back, or {ANEW}"
         )
 
 
@@ -300,68 +258,12 @@ def _prove(store: Store) -> int | None:
 
 
 def _begin(folder: Path, wrapping: bytearray, binder: Binder | None) -> int:
-    content = random_bytes(_CONTENT)
+    content = random_bytes(CONTENT)
     try:
-        _seal_file(epoch_path(folder, 1), 1, wrapping, content, binder)
+        seal_file(epoch_path(folder, 1), 1, wrapping, content, binder)
     finally:
         wipe(content)
     return 1
-
-
-def _seal_file(
-    path: Path, epoch: int, wrapping: bytearray, content: bytearray, binder: Binder | None
-) -> None:
-    secret = bytearray() if binder is None else binder.begin(epoch)
-    key = _file_key(wrapping, secret)
-    bound = int(binder is not None)
-    try:
-        nonce = secrets.token_bytes(NONCE)
-        sealed = AESGCM(key).encrypt(nonce, content, _data(bound, epoch))
-    finally:
-        wipe(key)
-        wipe(secret)
-    write_durably(path, _FILE.pack(_VERSION, bound, epoch, nonce, sealed))
-
-
-def _open_file(
-    folder: Path, epoch: int, wrapping: bytearray, binder: Binder | None
-) -> tuple[bytearray, bool]:
-    """The content of an epoch's file, and whether it is bound to a TPM.
-
-    Raises:
-        KeyLost: missing, damaged, of another epoch or root key, or bound to a TPM that does not open it.
-    """
-    path = epoch_path(folder, epoch)
-    if not path.exists() and pending_path(folder, epoch).exists():
-        path = pending_path(folder, epoch)
-    secret = bytearray()
-    key = bytearray()
-    content = bytearray(_CONTENT)
-    try:
-        version, bound, number, nonce, sealed = _FILE.unpack(path.read_bytes())
-        if version != _VERSION:
-            raise KeyLost(f"{path.name} has version {version}: it was made by another Drempel")
-        if bound and binder is None:
-            raise KeyLost(f'{path.name} is bound to a TPM: name it again, [recognition] tpm = "..."')
-        if bound and binder is not None:
-            secret = binder.secret(epoch)
-        key = _file_key(wrapping, secret)
-        if number != epoch:
-            raise KeyLost(f"{path.name} is the key of epoch {number}: put the right file back, or {_ANEW}")
-        AESGCM(key).decrypt_into(nonce, sealed, _data(bound, epoch), content)
-    except KeyLost:
-        raise
-    except OSError as error:
-        raise KeyLost(f"{path.name} cannot be read: {error.strerror or error}") from error
-    except (struct.error, InvalidTag) as error:
-        raise KeyLost(
-            f"{path.name} does not open under this root key{' and TPM' if secret else ''}: hand over the "
-            f"right ones, or put the right file back, or {_ANEW}"
-        ) from error
-    finally:
-        wipe(secret)
-        wipe(key)
-    return content, bool(bound)
 
 
 def _check_never_bound(folder: Path, epoch: int, wrapping: bytearray, binder: Binder) -> None:
@@ -376,29 +278,11 @@ def _check_never_bound(folder: Path, epoch: int, wrapping: bytearray, binder: Bi
     if not binder.in_use():
         return
     try:
-        if epoch + 1 in _files(folder, "pending"):
-            content, bound = _open_file(folder, epoch + 1, wrapping, binder)
+        if epoch + 1 in epochs_in(folder, "pending"):
+            content, bound = open_file(folder, epoch + 1, wrapping, binder)
             wipe(content)
             if bound:
                 return
     except KeyLost as error:
         raise KeyLost(f"{_BEFORE_THE_TPM}: {error}") from error
     raise KeyLost(_BEFORE_THE_TPM)
-
-
-def _data(bound: int, epoch: int) -> bytes:
-    return b"drempel epoch v2" + struct.pack("!BBI", _VERSION, bound, epoch)
-
-
-def _wrapping_key(root: bytearray) -> bytearray:
-    key = bytearray(KEY)
-    HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel epoch seal v2").derive_into(root, key)
-    return key
-
-
-def _file_key(wrapping: bytearray, secret: bytearray) -> bytearray:
-    key = bytearray(KEY)
-    both = wrapping + secret
-    HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel epoch file v2").derive_into(both, key)
-    wipe(both)
-    return key

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from appliance.vault.epoch import Epochs, epoch_path, pending_path
+from appliance.vault.epoch import Epochs
+from appliance.vault.epoch_file import epoch_path, pending_path
 from appliance.vault.keys import KeyLost
 from appliance.vault.store import Store
 
