@@ -144,7 +144,9 @@ def write_durably(path: Path, data: bytes | bytearray) -> None:
         OSError: the disk is full or read-only; the old file, if any, is untouched.
     """
     temporary = path.with_name(path.name + ".new")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # One that a power cut left, or somebody put there: its mode would stay, and a link would be followed.
+    temporary.unlink(missing_ok=True)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)
         while view:

@@ -111,6 +111,24 @@ def test_a_durable_write_replaces_whole_and_leaves_nothing_beside(tmp_path: Path
     assert [each.name for each in tmp_path.iterdir()] == ["key"]
 
 
+@pytest.mark.parametrize("stale", ["file", "link", "open"])
+def test_what_lies_where_the_temporary_goes_keeps_nothing_of_its_own(tmp_path: Path, stale: str) -> None:
+    path, temporary, other = (tmp_path / name for name in ("key", "key.new", "other"))
+    other.write_bytes(b"kept")
+    if stale == "link":
+        temporary.symlink_to(other)
+    else:
+        temporary.write_bytes(b"stale and longer")
+        temporary.chmod(0o666)
+    with other.open("rb") if stale != "open" else temporary.open("rb") as reader:
+        write_durably(path, b"new")
+        assert b"new" not in reader.read()
+    assert path.read_bytes() == b"new"
+    assert not path.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert other.read_bytes() == b"kept"
+
+
 def test_a_full_disk_leaves_the_old_file_untouched(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"old")
