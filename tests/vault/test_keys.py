@@ -71,6 +71,21 @@ def test_a_credential_of_systemd_is_the_root_key_and_no_file_is_made(
     assert not (tmp_path / "root.key").exists()
 
 
+def test_a_device_whose_root_key_is_a_file_says_so_at_each_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        load_root(tmp_path, device=True)
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert "the root key lies in a file beside the database: hand it over as a systemd cred" in said[0]
+    load_root(tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / CREDENTIAL).write_bytes(secrets.token_bytes(32))
+    load_root(tmp_path, device=True)
+    assert not capsys.readouterr().err
+
+
 def test_a_file_that_is_destroyed_is_overwritten_first(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"secret" * 2000)
