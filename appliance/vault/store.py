@@ -6,6 +6,7 @@ must not drag 2 KB of body along.
 """
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from appliance.vault.protection import VERSION, Sealed
 from appliance.vault.soundness import Soundness
 
 SCHEMA = 2
+DAMAGED = "move it away and enrol everyone anew; badges go on"
+"""What to do about a damaged file: no backup holds vault.db."""
 _RECORDS = """
 CREATE TABLE record (
     handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
@@ -116,7 +119,9 @@ class Store:
         self.records_read = 0
         self._soundness = Soundness(path)
         try:
-            self._db = open_database(path, SCHEMA, _TABLES, _UPGRADES)
+            self._db = open_database(
+                path, SCHEMA, _TABLES, _UPGRADES, damaged=DAMAGED, before_upgrade=_say_who_goes
+            )
         except DatabaseUnusable as error:
             raise StoreError(str(error)) from error
 
@@ -298,7 +303,7 @@ class Store:
         try:
             return self._soundness.look(self._lock)
         except sqlite3.Error as error:
-            raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error)}") from error
+            raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error, DAMAGED)}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -322,7 +327,9 @@ class Store:
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.Error as error:
-                raise StoreError(f"vault.db cannot be written: {error}; {what_to_do(error)}") from error
+                raise StoreError(
+                    f"vault.db cannot be written: {error}; {what_to_do(error, DAMAGED)}"
+                ) from error
 
     def close(self) -> None:
         """Close the database."""
@@ -348,7 +355,18 @@ class Store:
             try:
                 yield
             except sqlite3.Error as error:
-                raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error)}") from error
+                raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error, DAMAGED)}") from error
+
+
+def _say_who_goes(db: sqlite3.Connection, version: int) -> None:
+    """Say how many people the upgrade from that version drops; see `_UPGRADES`."""
+    (count,) = db.execute("SELECT count(*) FROM record").fetchone()
+    if version == 1 and count:
+        print(
+            f"drempel vault: vault.db is of schema 1, whose {count} templates nobody can convert: they are "
+            "dropped; enrol anew whom they belonged to; badges go on",
+            file=sys.stderr,
+        )
 
 
 def _record(row: tuple[Any, ...]) -> Record:
