@@ -119,7 +119,7 @@ def test_a_database_that_is_begun_anew_stays_the_same_device(tmp_path: Path, sto
     ("files", "database", "said"),
     [
         ([2], 1, "an old copy of vault.db was put back"),
-        ([1, 2], 1, "an old copy.*nothing was destroyed: put the newest vault.db back, or move"),
+        ([1, 2], 1, r"an old copy.*nothing was destroyed: put the newest vault\.db back, or move"),
         ([1, 3], 1, "an old copy of vault.db was put back"),
         ([7], 1, "an old copy of vault.db was put back"),
         ([1], 2, "only that of epoch 1: put it back"),
