@@ -57,7 +57,7 @@ def test_a_file_of_another_schema_is_refused_with_what_to_do(tmp_path: Path, ver
 def test_what_to_do_about_a_damaged_file_is_for_its_zone_to_say(tmp_path: Path) -> None:
     path = tmp_path / "some.db"
     path.write_bytes(b"no database at all, " * 500)
-    with pytest.raises(DatabaseUnusable, match="burn it$"):
+    with pytest.raises(DatabaseUnusable, match=r"burn it$"):
         open_database(path, 1, "", damaged="burn it")
     with pytest.raises(DatabaseUnusable, match="restore it from a backup, or move it away"):
         open_database(path, 1, "")

@@ -43,7 +43,11 @@ CREATE TABLE body (
     body BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX record_expiring ON record (expires_at) WHERE expires_at IS NOT NULL;
-CREATE TABLE epoch (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), number INTEGER NOT NULL) STRICT;
+CREATE TABLE epoch (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    number INTEGER NOT NULL,
+    rotated_at INTEGER NOT NULL DEFAULT 0
+) STRICT;
 """
 _TABLES = _RECORDS + limits.TABLES + clock.TABLES
 """The guessing limits and the clock write their own tables, in the same file and the same transactions."""
