@@ -4,7 +4,7 @@ What is left of vault.db opens under no key. A marker is written first, so that 
 in a start that destroys the rest and refuses; nothing but an empty folder begins a new device.
 
 On a device the root key is a credential that root alone can remove: a file in the vault's runtime folder
-asks the root one-shot unit for it.
+asks root for it. That folder is gone after a power cut, so each refused start asks again.
 """
 
 import os
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from appliance.errors import ConfigurationError
 from appliance.vault.epoch import key_files
-from appliance.vault.keys import OLD_ROOT_FILE, ROOT_FILE, KeyLost, destroy_file, write_durably
+from appliance.vault.keys import CREDENTIAL, OLD_ROOT_FILE, ROOT_FILE, KeyLost, destroy_file, write_durably
 from appliance.vault.tpm import Binder
 
 MARKER = "decommissioned"
 """The file beside vault.db that says that this device came to its end."""
 REQUEST = "decommission-requested"
-"""The file in the vault's runtime folder that asks root to destroy the sealed credential."""
+"""The file in the vault's runtime folder that asks root to remove the sealed credential."""
 
 
 class Decommissioned(KeyLost, ConfigurationError):
@@ -34,7 +34,7 @@ def destroy_keys(folder: Path, runtime: Path | None = None, tcti: str = "") -> N
 
     Args:
         folder: where vault.db and its keys lie.
-        runtime: the vault's runtime folder, where root's unit watches; None where root itself does this.
+        runtime: the vault's runtime folder, where root is asked; None where root itself does this.
         tcti: the TPM, as `Binder` takes it; empty for none.
 
     Raises:
@@ -64,12 +64,13 @@ def destroy_keys(folder: Path, runtime: Path | None = None, tcti: str = "") -> N
         raise failed[0]
 
 
-def refuse_if_decommissioned(folder: Path, tcti: str = "") -> None:
+def refuse_if_decommissioned(folder: Path, tcti: str = "", runtime: Path | None = None) -> None:
     """Refuse to start on a device that came to its end, and destroy what was left of its keys.
 
     Args:
         folder: where vault.db and its keys lie.
         tcti: the TPM, as `Binder` takes it; empty for none.
+        runtime: the vault's runtime folder, where root is asked for the credential again.
 
     Raises:
         Decommissioned: it did.
@@ -77,8 +78,14 @@ def refuse_if_decommissioned(folder: Path, tcti: str = "") -> None:
     """
     if not (folder / MARKER).exists():
         return
-    destroy_keys(folder, tcti=tcti)
+    destroy_keys(folder, runtime, tcti)
+    credential = ""
+    if "CREDENTIALS_DIRECTORY" in os.environ:
+        credential = (
+            f"; its root key is still handed over: as root, remove the sealed credential {CREDENTIAL} (in "
+            "/etc/credstore.encrypted, see docs/keys.md)"
+        )
     raise Decommissioned(
-        "this device was decommissioned: its templates open no more, and badges go on; to begin as a new "
-        f"device, remove all that is in {folder}, hand over a new root key, and enrol everyone anew"
+        f"this device was decommissioned: its templates open no more, and badges go on{credential}; to begin "
+        f"as a new device, remove all that is in {folder}, hand over a new root key, and enrol everyone anew"
     )

@@ -1,55 +1,44 @@
-"""The epoch key and its file: what erasing destroys (design §4).
+"""The epoch in force: what erasing destroys, and what a start makes of what it finds (design §4).
 
-`epoch-N.key` holds `E_N ‖ device id ‖ index key`, sealed by AES-256-GCM. The key that seals it is
+The database's epoch number decides, since it changes in the transaction that erases. The next epoch's file
+is `epoch-(n+1).pending` until that transaction is on the disk, and becomes `.key` only then. So a start that
+finds a database of number `n` knows what it has before it:
 
-    HKDF-SHA256(W ‖ T, info = "drempel epoch file v2"),  W = HKDF-SHA256(R, info = "drempel epoch seal v2")
+- `epoch-n.key` and `epoch-(n+1).pending`: not committed. The pending key is destroyed.
+- `epoch-n.pending`: committed. It becomes `.key`, and earlier ones are destroyed.
+- `epoch-(n+1).key`: the database is an old copy. It is refused, and nothing is destroyed.
 
-where `T` is the secret of that epoch in the TPM, and empty where there is none. The associated data say the
-format, whether `T` is in it, and the epoch. `W` stays in memory, so that the next epoch can be sealed; `R`
-need not.
-
-The device id and the index key are random, made at first boot, and carried from epoch to epoch: they
-survive a new `R`, and neither opens anything.
-
-The database's epoch number decides, since it changes in the transaction that erases. Of number `n`:
-`epoch-n.key` must open; a later file was never committed, or shows that the database is an old copy; an
-earlier one belongs to an erasure that was not finished.
+A commit whose fsync fails is neither. SQLite takes it back in memory, but its frames stand in the write-ahead
+log with their commit mark, and whoever opens the file next finds it committed. So no key is destroyed beside
+a pending one before a later transaction has overwritten these frames and the log was emptied: `_prove`.
 """
 
-import re
-import secrets
-import struct
 import threading
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-from appliance.vault.keys import (
-    KEY,
-    NONCE,
-    TAG,
-    EpochKey,
-    KeyLost,
-    destroy_file,
-    random_bytes,
-    wipe,
-    write_durably,
+from appliance.vault.epoch_file import (
+    ANEW,
+    CONTENT,
+    DEVICE,
+    FILE_NAME,
+    epoch_path,
+    epochs_in,
+    open_file,
+    pending_path,
+    seal_file,
+    wrapping_key,
 )
-from appliance.vault.store import Store
+from appliance.vault.keys import KEY, EpochKey, KeyLost, destroy_file, random_bytes, sync_folder, wipe
+from appliance.vault.store import Store, StoreError
 from appliance.vault.tpm import Binder
 
-DEVICE = 16
-"""Bytes of a device's id."""
-_VERSION = 2
-_CONTENT = KEY + DEVICE + KEY
-_FILE = struct.Struct(f"!BBI{NONCE}s{_CONTENT + TAG}s")  # version, bound to a TPM, epoch, nonce, sealed
-_NAME = re.compile(r"epoch-([1-9][0-9]{0,8})\.key(\.new)?")
 _FIRST_SCHEMA = "epoch.key"
 """The file of records of schema 1, which are gone."""
-_ANEW = "move vault.db and epoch-*.key away and enrol everyone anew"
+_BEFORE_THE_TPM = (
+    "the card is from before the TPM was used, and nothing was destroyed: put the newest card back. If this "
+    "vault never ran with this TPM (a board that was used before, or a power cut when it was first named), "
+    "destroy what the TPM holds: tpm2_nvundefine -C o 0x1800d10, and 0x1800d11; then start vault again"
+)
 
 
 class Epochs:
@@ -99,28 +88,34 @@ class Epochs:
             KeyLost: the key of this database's epoch is not there or does not open; nothing was destroyed.
             StoreError, OSError: it could not be read or written.
         """
-        wrapping = _wrapping_key(root)
+        wrapping = wrapping_key(root)
         try:
             known = store.epoch()
-            files = _files(folder)
+            files = epochs_in(folder, "key")
             if known is not None:
                 epoch = known
-                _check_there(epoch, files)
+                _check_there(epoch, files, epochs_in(folder, "pending"))
             else:
                 # A database that was begun anew takes over the device's id with the newest of its keys.
                 epoch = max(files) if files else _begin(folder, wrapping, binder)
             try:
-                content, bound = _open_file(folder, epoch, wrapping, binder)
+                content, bound = open_file(folder, epoch, wrapping, binder)
                 stale = binder is not None and not bound
             except KeyLost:
                 if old is None:
                     raise
-                old_wrapping = _wrapping_key(old[0])
+                old_wrapping = wrapping_key(old[0])
                 try:
-                    content, _ = _open_file(folder, epoch, old_wrapping, old[1])
+                    content, bound = open_file(folder, epoch, old_wrapping, old[1])
                 finally:
                     wipe(old_wrapping)
                 stale = True
+            if binder is not None and not bound:
+                try:
+                    _check_never_bound(folder, epoch, wrapping, binder)
+                except BaseException:
+                    wipe(content)
+                    raise
             epochs = cls(folder, wrapping, content, epoch, binder)
         except BaseException:
             wipe(wrapping)
@@ -137,16 +132,20 @@ class Epochs:
 
         Raises:
             KeyLost, OSError: it could not be written, or the keys were forgotten; the present epoch stays.
+            StoreError: what became of the last change is not known yet: call `resolve` first.
         """
         # After `forget` the wrapping key is zeros, which must never seal anything.
         _ = self.current.key
+        if self._unfinished:
+            raise StoreError("the last change of epoch is not settled yet: try again")
         number = self.current.epoch + 1
         self._unfinished = True
         key = random_bytes(KEY)
         self._next = EpochKey(key, number)
         content = key + self.device + self.index_key
+        path = pending_path(self.folder, number)
         try:
-            _seal_file(self.folder, number, self._wrapping, content, self._binder)
+            seal_file(path, number, self._wrapping, content, self._binder)
         finally:
             wipe(content)
         return self._next
@@ -156,21 +155,26 @@ class Epochs:
 
         Raises:
             KeyLost: the database is of an epoch whose key this process does not hold.
-            StoreError, OSError: it could not be read, or a key may still be there; call this again.
+            StoreError: it could not be read; or nobody can tell yet what the disk holds of a change that
+                failed. The epoch before stays in force, both keys stay, and no other change may begin.
+            OSError: a key may still be there. Whatever it was, call this again.
         """
         with self.lock:
             number = store.epoch()
+            # SQLite shows this process a commit once it was synced, and not before.
+            committed = self._next is not None and number == self._next.epoch
             if self._next is not None:
                 before, after = self.current, self._next
-                if number == after.epoch:
+                if committed:
                     self.current, self.stale = after, False
                     before.forget()
                 else:
                     after.forget()
                 self._next = None
-            if number != self.current.epoch:
-                raise KeyLost("vault.db was replaced under the running vault: start the vault anew")
+            self._check_number(number)
             if self._unfinished:
+                if not committed and epochs_in(self.folder, "pending"):
+                    self._check_number(_prove(store))
                 self._destroy_others()
                 self._unfinished = False
 
@@ -185,128 +189,100 @@ class Epochs:
             if self._binder is not None:
                 self._binder.forget()
 
+    def _check_number(self, number: int | None) -> None:
+        """See that the database is of the epoch in force; raises KeyLost."""
+        if number != self.current.epoch:
+            raise KeyLost("vault.db was replaced under the running vault: start the vault anew")
+
     def _destroy_others(self) -> None:
-        for path in sorted(self.folder.iterdir()):
-            named = _NAME.fullmatch(path.name)
-            if named and (int(named[1]) != self.current.epoch or named[2]):
-                destroy_file(path)
+        """Make the pending file of the epoch in force, if it is one, its key; destroy what is not of it."""
+        path, pending = (path_of(self.folder, self.current.epoch) for path_of in (epoch_path, pending_path))
+        if pending.exists() and not path.exists():
+            pending.rename(path)
+            sync_folder(self.folder)
         if self._binder is not None:
-            # The epochs before and after share the other of the two places.
+            # The epochs before and after share the other of the two places. Before the files: a pending one
+            # explains what the TPM holds, see `_check_never_bound`.
             self._binder.destroy(self.current.epoch + 1)
-
-
-def epoch_path(folder: Path, epoch: int) -> Path:
-    """Where the key of an epoch lies."""
-    return folder / f"epoch-{epoch}.key"
+        for path in sorted(self.folder.iterdir()):
+            named = FILE_NAME.fullmatch(path.name)
+            if named and path.name != epoch_path(self.folder, self.current.epoch).name:
+                destroy_file(path)
 
 
 def key_files(folder: Path) -> list[Path]:
     """Every file that holds or held the key of an epoch, half-written ones included."""
-    names = [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)]
+    names = [path for path in sorted(folder.iterdir()) if FILE_NAME.fullmatch(path.name)]
     return names + [folder / name for name in (_FIRST_SCHEMA, _FIRST_SCHEMA + ".new")]
 
 
-def _files(folder: Path) -> set[int]:
-    named = (_NAME.fullmatch(path.name) for path in folder.iterdir())
-    return {int(each[1]) for each in named if each and not each[2]}
-
-
-def _check_there(epoch: int, files: set[int]) -> None:
+def _check_there(epoch: int, keys: set[int], pending: set[int]) -> None:
     """Refuse a database that is not of the epoch that its keys are of.
 
     Raises:
         KeyLost: an old copy of one of them was put back, or the key is gone.
     """
-    later = {each for each in files if each > epoch}
-    if later and (epoch not in files or max(later) > epoch + 1):
+    newest = max(keys | pending, default=0)
+    there = epoch in keys | pending
+    # A key is named so once its epoch was committed. A pending one may be one epoch ahead of the key.
+    if max(keys, default=0) > epoch or newest > epoch + (epoch in keys):
         raise KeyLost(
-            f"an old copy of vault.db was put back: it is of epoch {epoch} and its key of epoch "
-            f"{max(later)}, so that nobody who was erased since comes back; put the newest vault.db back, "
-            f"or {_ANEW}"
+            f"an old copy of vault.db was put back: it is of epoch {epoch} and its key of epoch {newest}, so "
+            "that nobody who was erased since comes back; nothing was destroyed: put the newest vault.db "
+            f"back, or {ANEW}"
         )
-    if epoch not in files:
-        found = f"only that of epoch {max(files)}" if files else "no key at all"
+    if not there:
+        found = f"only that of epoch {newest}" if newest else "no key at all"
         raise KeyLost(
-            f"the key of vault.db, epoch-{epoch}.key, is gone, and there is {found}: put it back, or {_ANEW}"
+            f"the key of vault.db, epoch-{epoch}.key, is gone, and there is {found}: put it back, or {ANEW}"
         )
+
+
+def _prove(store: Store) -> int | None:
+    """The number of the epoch, once it is certain that the file on the disk says it too.
+
+    Raises:
+        StoreError: it is not; call this again.
+    """
+    try:
+        with store.transaction() as db:
+            # Twice, since SQLite writes no page for an UPDATE to the same value.
+            db.execute("UPDATE epoch SET number = number + 1")
+            db.execute("UPDATE epoch SET number = number - 1")
+        store.empty_log()
+    except StoreError as error:
+        raise StoreError(
+            f"the last change of epoch is not settled yet, and until it is there is no other: {error}"
+        ) from error
+    return store.epoch()
 
 
 def _begin(folder: Path, wrapping: bytearray, binder: Binder | None) -> int:
-    content = random_bytes(_CONTENT)
+    content = random_bytes(CONTENT)
     try:
-        _seal_file(folder, 1, wrapping, content, binder)
+        seal_file(epoch_path(folder, 1), 1, wrapping, content, binder)
     finally:
         wipe(content)
     return 1
 
 
-def _seal_file(
-    folder: Path, epoch: int, wrapping: bytearray, content: bytearray, binder: Binder | None
-) -> None:
-    secret = bytearray() if binder is None else binder.begin(epoch)
-    key = _file_key(wrapping, secret)
-    bound = int(binder is not None)
-    try:
-        nonce = secrets.token_bytes(NONCE)
-        sealed = AESGCM(key).encrypt(nonce, content, _data(bound, epoch))
-    finally:
-        wipe(key)
-        wipe(secret)
-    write_durably(epoch_path(folder, epoch), _FILE.pack(_VERSION, bound, epoch, nonce, sealed))
+def _check_never_bound(folder: Path, epoch: int, wrapping: bytearray, binder: Binder) -> None:
+    """Refuse a file that is not bound to the TPM where that has secrets of ours: it was bound since.
 
-
-def _open_file(
-    folder: Path, epoch: int, wrapping: bytearray, binder: Binder | None
-) -> tuple[bytearray, bool]:
-    """The content of an epoch's file, and whether it is bound to a TPM.
+    Secrets of a first use that was cut short before its commit are no such sign. Its pending file is there
+    then, and opens with them.
 
     Raises:
-        KeyLost: missing, damaged, of another epoch or root key, or bound to a TPM that does not open it.
+        KeyLost: an old card was put back, or these secrets are those of another; nothing was destroyed.
     """
-    path = epoch_path(folder, epoch)
-    secret = bytearray()
-    key = bytearray()
-    content = bytearray(_CONTENT)
+    if not binder.in_use():
+        return
     try:
-        version, bound, number, nonce, sealed = _FILE.unpack(path.read_bytes())
-        if version != _VERSION:
-            raise KeyLost(f"{path.name} has version {version}: it was made by another Drempel")
-        if bound and binder is None:
-            raise KeyLost(f'{path.name} is bound to a TPM: name it again, [recognition] tpm = "..."')
-        if bound and binder is not None:
-            secret = binder.secret(epoch)
-        key = _file_key(wrapping, secret)
-        if number != epoch:
-            raise KeyLost(f"{path.name} is the key of epoch {number}: put the right file back, or {_ANEW}")
-        AESGCM(key).decrypt_into(nonce, sealed, _data(bound, epoch), content)
-    except KeyLost:
-        raise
-    except OSError as error:
-        raise KeyLost(f"{path.name} cannot be read: {error.strerror or error}") from error
-    except (struct.error, InvalidTag) as error:
-        raise KeyLost(
-            f"{path.name} does not open under this root key{' and TPM' if secret else ''}: hand over the "
-            f"right ones, or put the right file back, or {_ANEW}"
-        ) from error
-    finally:
-        wipe(secret)
-        wipe(key)
-    return content, bool(bound)
-
-
-def _data(bound: int, epoch: int) -> bytes:
-    return b"drempel epoch v2" + struct.pack("!BBI", _VERSION, bound, epoch)
-
-
-def _wrapping_key(root: bytearray) -> bytearray:
-    key = bytearray(KEY)
-    HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel epoch seal v2").derive_into(root, key)
-    return key
-
-
-def _file_key(wrapping: bytearray, secret: bytearray) -> bytearray:
-    key = bytearray(KEY)
-    both = wrapping + secret
-    HKDF(hashes.SHA256(), KEY, salt=None, info=b"drempel epoch file v2").derive_into(both, key)
-    wipe(both)
-    return key
+        if epoch + 1 in epochs_in(folder, "pending"):
+            content, bound = open_file(folder, epoch + 1, wrapping, binder)
+            wipe(content)
+            if bound:
+                return
+    except KeyLost as error:
+        raise KeyLost(f"{_BEFORE_THE_TPM}: {error}") from error
+    raise KeyLost(_BEFORE_THE_TPM)

@@ -64,6 +64,35 @@ def rotate(epochs: Epochs, store: Store) -> None:
         _change(epochs, store, (), None)
 
 
+def rotate_if_older(epochs: Epochs, store: Store, age: int, every: int) -> bool:
+    """Rotate where the last time that this did so is `every` seconds ago or more; True when it did.
+
+    A copy of vault.db with its key's file opens as long as its epoch lasts, and brings back what waits,
+    counts and rights were then: so no epoch may last long on a device where nobody is ever erased.
+
+    Args:
+        epochs: the keys.
+        store: the records; the `rotated_at` of the epoch is kept in it, in the transaction that changes it.
+        age: seconds, `Clock.age`: it goes on through restarts, and never faster than the time.
+        every: seconds. An erasure in between puts nothing off.
+
+    Raises:
+        StoreError: as `rotate`.
+    """
+
+    def note(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE epoch SET rotated_at = ?", (age,))
+
+    with epochs.lock, _as_store_errors():
+        epochs.resolve(store)
+        with store.transaction() as db:
+            (last,) = db.execute("SELECT rotated_at FROM epoch").fetchone()
+        if last <= age < last + every:
+            return False
+        _change(epochs, store, (), note)
+        return True
+
+
 def settle(epochs: Epochs, store: Store) -> bool:
     """Begin a new epoch where the present one's file is stale (see `Epochs.open`); True when one was begun.
 

@@ -5,6 +5,7 @@ nothing but the file of the epoch key (`epoch.py`), and leaves memory once that 
 """
 
 import os
+import sys
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -85,10 +86,15 @@ def random_bytes(length: int) -> bytearray:
     return buffer
 
 
-def load_root(state: Path) -> bytearray:
+def load_root(state: Path, *, device: bool = False) -> bytearray:
     """The root key `R`: 32 bytes, in a buffer that the caller owns.
 
-    Made at first start where no systemd credential hands it over.
+    Made at first start where no systemd credential hands it over. On a device that is said at each start:
+    the card alone then holds all that opens its templates.
+
+    Args:
+        state: the folder of vault.db.
+        device: whether a credential should hand it over.
 
     Raises:
         KeyLost: the credential or the file is not 32 bytes long, or cannot be read.
@@ -104,7 +110,14 @@ def load_root(state: Path) -> bytearray:
         fresh = random_bytes(KEY)
         write_durably(path, fresh)
         wipe(fresh)
-    return _read_root(path)
+    root = _read_root(path)
+    if device and folder is None:
+        print(
+            "drempel vault: the root key lies in a file beside the database: hand it over as a systemd "
+            "credential, see docs/keys.md",
+            file=sys.stderr,
+        )
+    return root
 
 
 def load_old_root(state: Path) -> bytearray | None:
@@ -144,7 +157,9 @@ def write_durably(path: Path, data: bytes | bytearray) -> None:
         OSError: the disk is full or read-only; the old file, if any, is untouched.
     """
     temporary = path.with_name(path.name + ".new")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # One that a power cut left, or somebody put there: its mode would stay, and a link would be followed.
+    temporary.unlink(missing_ok=True)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)
         while view:

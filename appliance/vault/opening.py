@@ -12,7 +12,9 @@ from appliance.vault.store import Store
 from appliance.vault.tpm import Binder
 
 
-def open_vault(folder: Path, tcti: str = "") -> tuple[Store, Epochs]:
+def open_vault(
+    folder: Path, tcti: str = "", runtime: Path | None = None, *, device: bool = False
+) -> tuple[Store, Epochs]:
     """The store and the epoch of the vault in a folder, begun where there are none.
 
     The root keys leave memory here. Whatever an earlier process left unfinished is finished.
@@ -20,12 +22,14 @@ def open_vault(folder: Path, tcti: str = "") -> tuple[Store, Epochs]:
     Args:
         folder: where vault.db and its keys lie.
         tcti: the TPM, as `Binder` takes it; empty for none.
+        runtime: the vault's runtime folder, where a decommissioned device asks root for its credential.
+        device: whether the root key should come as a systemd credential; see `load_root`.
 
     Raises:
         Decommissioned, KeyLost, StoreError: this vault opens nothing; badges go on.
     """
     try:
-        return _opened(folder, tcti)
+        return _opened(folder, tcti, runtime, device=device)
     except DrempelError:
         raise
     except OSError as error:
@@ -35,10 +39,10 @@ def open_vault(folder: Path, tcti: str = "") -> tuple[Store, Epochs]:
         ) from error
 
 
-def _opened(folder: Path, tcti: str) -> tuple[Store, Epochs]:
+def _opened(folder: Path, tcti: str, runtime: Path | None, *, device: bool) -> tuple[Store, Epochs]:
     """As `open_vault`; raises OSError as well."""
-    refuse_if_decommissioned(folder, tcti)
-    root, old = load_root(folder), load_old_root(folder)
+    refuse_if_decommissioned(folder, tcti, runtime)
+    root, old = load_root(folder, device=device), load_old_root(folder)
     binder = Binder(tcti, root) if tcti else None
     old_binder = Binder(tcti, old) if tcti and old else None
     try:

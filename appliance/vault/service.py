@@ -73,7 +73,7 @@ class VaultService:
         if recognition.enabled:
             check_acknowledged(manifest, recognition.acknowledge)
             self._decider = Decider(manifest.mean, manifest.threshold(recognition.fmr, recognition.probes))
-        store, epochs = open_vault(state, recognition.tpm)
+        store, epochs = open_vault(state, recognition.tpm, settings.paths.runtime / "vault")
         self._vaulted = Vaulted.of(store, epochs, manifest, settings)
         self._over = threading.Event()
         self._look_at_the_clock = Deadline(0)

@@ -6,6 +6,7 @@ must not drag 2 KB of body along.
 """
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from appliance.vault.soundness import Soundness
 SCHEMA = 2
 NEVER = 2**40
 """An end that no clock of ours reaches, seconds since 1970."""
+DAMAGED = "move it away and enrol everyone anew; badges go on"
+"""What to do about a damaged file: no backup holds vault.db."""
 _RECORDS = """
 CREATE TABLE record (
     handle BLOB PRIMARY KEY CHECK (length(handle) = 16),
@@ -42,7 +45,11 @@ CREATE TABLE body (
     handle BLOB PRIMARY KEY REFERENCES record ON DELETE CASCADE,
     body BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
-CREATE TABLE epoch (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), number INTEGER NOT NULL) STRICT;
+CREATE TABLE epoch (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    number INTEGER NOT NULL,
+    rotated_at INTEGER NOT NULL DEFAULT 0
+) STRICT;
 """
 _TABLES = _RECORDS + limits.TABLES + clock.TABLES
 """The guessing limits and the clock write their own tables, in the same file and the same transactions."""
@@ -121,7 +128,9 @@ class Store:
         self.records_read = 0
         self._soundness = Soundness(path)
         try:
-            self._db = open_database(path, SCHEMA, _TABLES, _UPGRADES)
+            self._db = open_database(
+                path, SCHEMA, _TABLES, _UPGRADES, damaged=DAMAGED, before_upgrade=_say_who_goes
+            )
         except DatabaseUnusable as error:
             raise StoreError(str(error)) from error
 
@@ -308,7 +317,7 @@ class Store:
         try:
             return self._soundness.look(self._lock)
         except sqlite3.Error as error:
-            raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error)}") from error
+            raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error, DAMAGED)}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -336,7 +345,9 @@ class Store:
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.Error as error:
-                raise StoreError(f"vault.db cannot be written: {error}; {what_to_do(error)}") from error
+                raise StoreError(
+                    f"vault.db cannot be written: {error}; {what_to_do(error, DAMAGED)}"
+                ) from error
 
     def close(self) -> None:
         """Close the database."""
@@ -362,7 +373,18 @@ class Store:
             try:
                 yield
             except sqlite3.Error as error:
-                raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error)}") from error
+                raise StoreError(f"vault.db cannot be read: {error}; {what_to_do(error, DAMAGED)}") from error
+
+
+def _say_who_goes(db: sqlite3.Connection, version: int) -> None:
+    """Say how many people the upgrade from that version drops; see `_UPGRADES`."""
+    (count,) = db.execute("SELECT count(*) FROM record").fetchone()
+    if version == 1 and count:
+        print(
+            f"drempel vault: vault.db is of schema 1, whose {count} templates nobody can convert: they are "
+            "dropped; enrol anew whom they belonged to; badges go on",
+            file=sys.stderr,
+        )
 
 
 def _record(row: tuple[Any, ...]) -> Record:

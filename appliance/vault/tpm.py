@@ -79,6 +79,15 @@ class Binder:
             self._call("nvread", index, "-C", index, "-P", value, "-s", str(KEY), into=secret)
         return secret
 
+    def in_use(self) -> bool:
+        """Whether the TPM holds a secret of any epoch.
+
+        Raises:
+            KeyLost: the TPM does not answer.
+        """
+        defined = self._defined()
+        return any(_index(epoch) in defined for epoch in (0, 1))
+
     def destroy(self, epoch: int) -> None:
         """Destroy the secret of an epoch; none is no error.
 

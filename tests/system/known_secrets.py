@@ -1,6 +1,6 @@
 """All that a thief would look for, as bytes: derived by the test from what vault holds, before it is erased.
 
-The one place that follows the format of records and keys (`appliance.vault.protection`, `epoch`,
+The one place that follows the format of records and keys (`appliance.vault.protection`, `epoch_file`,
 `credentials`); a new format changes this module, and no search. HKDF is done here anew with HMAC alone, so
 that what it passes through is known as well.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appliance.link.messages import ClaimKind
-from appliance.vault import credentials, epoch, protection, quantisation
+from appliance.vault import credentials, epoch_file, protection, quantisation
 from appliance.vault.comparison import Vector, make_template, read_embedding
 from appliance.vault.keys import NONCE, load_root
 from appliance.vault.protection import STORED_BITS, Binding
@@ -156,12 +156,12 @@ def _of_device(state: Path) -> tuple[dict[str, bytes], dict[str, bytes], bytes, 
     """What vault holds, what it must not, the device's id, and the number of its epoch."""
     root = bytes(load_root(state))
     (path,) = state.glob("epoch-*.key")
-    _, bound, number, nonce, sealed = epoch._FILE.unpack(path.read_bytes())
+    _, bound, number, nonce, sealed = epoch_file._FILE.unpack(path.read_bytes())
     extract_of_root = _extracted(bytes(32), root)
     wrapping = _expanded(extract_of_root, b"drempel epoch seal v2", 32)
     extract = _extracted(bytes(32), wrapping)
     file_key = _expanded(extract, b"drempel epoch file v2", 32)
-    content = _opened(file_key, nonce + sealed, epoch._data(bound, number))
+    content = _opened(file_key, nonce + sealed, epoch_file._data(bound, number))
     held = dict(zip(HELD, (content[:32], wrapping, content[48:]), strict=True))
     never = {
         "root key R": root,

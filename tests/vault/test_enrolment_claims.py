@@ -27,7 +27,6 @@ EVERY_KIND: dict[str, Any] = {
     "claims": ["token", "card", "number"],
     "card_protection": "read with a key of ours",
     "answer_time": 2.5,
-    "answer_time": 2.0,
 }
 Script = Callable[[ScriptedLens], None]
 

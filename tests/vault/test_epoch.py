@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from appliance.vault.epoch import Epochs, epoch_path
+from appliance.vault.epoch import Epochs
+from appliance.vault.epoch_file import epoch_path, pending_path
 from appliance.vault.keys import KeyLost
 from appliance.vault.opening import open_vault
 from appliance.vault.store import Store
@@ -29,7 +30,7 @@ def root() -> bytearray:
 
 
 def keys_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.key*"))
+    return sorted(path.name for path in folder.glob("*") if not path.name.startswith("vault"))
 
 
 def change(store: Store, number: int) -> None:
@@ -58,7 +59,7 @@ def test_the_next_epoch_has_a_new_key_on_the_same_device(tmp_path: Path, store: 
     buffer = epochs.current.key
     kept = bytes(buffer)
     new = epochs.begin()
-    assert keys_in(tmp_path) == ["epoch-1.key", "epoch-2.key"]
+    assert keys_in(tmp_path) == ["epoch-1.key", "epoch-2.pending"]
     change(store, 2)
     epochs.resolve(store)
     assert epochs.current is new
@@ -73,7 +74,7 @@ def test_an_epoch_that_was_not_committed_is_discarded(tmp_path: Path, store: Sto
     epochs = Epochs.open(tmp_path, root(), store)
     key = bytes(epochs.current.key)
     new = epochs.begin().key
-    (tmp_path / "epoch-2.key.new").write_bytes(b"half")
+    (tmp_path / "epoch-2.pending.new").write_bytes(b"half")
     epochs.resolve(store)
     assert epochs.current.key == key
     assert not any(new)
@@ -119,6 +120,7 @@ def test_a_database_that_is_begun_anew_stays_the_same_device(tmp_path: Path, sto
     ("files", "database", "said"),
     [
         ([2], 1, "an old copy of vault.db was put back"),
+        ([1, 2], 1, r"an old copy.*nothing was destroyed: put the newest vault\.db back, or move"),
         ([1, 3], 1, "an old copy of vault.db was put back"),
         ([7], 1, "an old copy of vault.db was put back"),
         ([1], 2, "only that of epoch 1: put it back"),
@@ -138,6 +140,38 @@ def test_a_database_and_keys_of_two_moments_are_refused_and_kept(
     with pytest.raises(KeyLost, match=said):
         Epochs.open(tmp_path, root(), store)
     assert keys_in(tmp_path) == [f"epoch-{each}.key" for each in files]
+
+
+@pytest.mark.parametrize("pending", [2, 3])
+def test_a_pending_key_that_is_not_of_the_next_epoch_is_refused_and_kept(
+    tmp_path: Path, store: Store, pending: int
+) -> None:
+    Epochs.open(tmp_path, root(), store)
+    if pending == 2:
+        epoch_path(tmp_path, 1).unlink()
+    pending_path(tmp_path, pending).touch()
+    before = keys_in(tmp_path)
+    with pytest.raises(KeyLost, match="an old copy"):
+        Epochs.open(tmp_path, root(), store)
+    assert keys_in(tmp_path) == before
+
+
+def test_a_database_and_its_key_put_back_beside_the_next_key_destroy_nothing(
+    tmp_path: Path, store: Store
+) -> None:
+    epochs = Epochs.open(tmp_path, root(), store)
+    old = epoch_path(tmp_path, 1).read_bytes()
+    epochs.begin()
+    change(store, 2)
+    epochs.resolve(store)
+    newest = epoch_path(tmp_path, 2).read_bytes()
+    with store.transaction() as db:
+        db.execute("UPDATE epoch SET number = 1")
+    epoch_path(tmp_path, 1).write_bytes(old)
+    with pytest.raises(KeyLost, match="an old copy"):
+        Epochs.open(tmp_path, root(), store)
+    assert epoch_path(tmp_path, 1).read_bytes() == old
+    assert epoch_path(tmp_path, 2).read_bytes() == newest
 
 
 def test_the_key_of_another_epoch_under_its_name_is_refused(tmp_path: Path, store: Store) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from appliance.vault.check import check
 from appliance.vault.claims import Vaulted
-from appliance.vault.erasing import erase, rotate, settle
+from appliance.vault.erasing import erase, rotate, rotate_if_older, settle
 from appliance.vault.keys import KeyLost
 from appliance.vault.opening import open_vault
 from appliance.vault.protection import authenticates
@@ -104,6 +104,27 @@ def test_a_change_of_epoch_alone_keeps_everyone(vault: Vaulted, folder: Path) ->
     assert all(opens(vault, token) for token in tokens)
     assert keys_in(folder) == ["epoch-4.key"]
     assert check(vault.store, vault.epochs).sound
+
+
+def test_the_epoch_is_rotated_once_its_time_is_over_and_erasures_put_nothing_off(
+    vault: Vaulted, folder: Path
+) -> None:
+    tokens = [enrol(vault, face(seed)) for seed in range(3)]
+    assert not rotate_if_older(vault.epochs, vault.store, 99, 100)
+    assert rotate_if_older(vault.epochs, vault.store, 130, 100)
+    assert vault.store.epoch() == 2
+    assert not rotate_if_older(vault.epochs, vault.store, 130, 100)
+    erase(vault.epochs, vault.store, [tokens[0].handle])
+    vault.store.close()
+    vault = opened(folder)
+    assert not rotate_if_older(vault.epochs, vault.store, 229, 100)
+    assert rotate_if_older(vault.epochs, vault.store, 230, 100)
+    assert vault.store.epoch() == 4
+    # A clock that lost its age.
+    assert rotate_if_older(vault.epochs, vault.store, 5, 100)
+    assert not rotate_if_older(vault.epochs, vault.store, 6, 100)
+    assert all(opens(vault, token) for token in tokens[1:])
+    vault.store.close()
 
 
 def test_what_somebody_altered_keeps_no_one_from_being_erased(vault: Vaulted) -> None:

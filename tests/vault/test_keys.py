@@ -71,6 +71,21 @@ def test_a_credential_of_systemd_is_the_root_key_and_no_file_is_made(
     assert not (tmp_path / "root.key").exists()
 
 
+def test_a_device_whose_root_key_is_a_file_says_so_at_each_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        load_root(tmp_path, device=True)
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert "the root key lies in a file beside the database: hand it over as a systemd cred" in said[0]
+    load_root(tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / CREDENTIAL).write_bytes(secrets.token_bytes(32))
+    load_root(tmp_path, device=True)
+    assert not capsys.readouterr().err
+
+
 def test_a_file_that_is_destroyed_is_overwritten_first(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"secret" * 2000)
@@ -109,6 +124,24 @@ def test_a_durable_write_replaces_whole_and_leaves_nothing_beside(tmp_path: Path
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("stale", ["file", "link", "open"])
+def test_what_lies_where_the_temporary_goes_keeps_nothing_of_its_own(tmp_path: Path, stale: str) -> None:
+    path, temporary, other = (tmp_path / name for name in ("key", "key.new", "other"))
+    other.write_bytes(b"kept")
+    if stale == "link":
+        temporary.symlink_to(other)
+    else:
+        temporary.write_bytes(b"stale and longer")
+        temporary.chmod(0o666)
+    with other.open("rb") if stale != "open" else temporary.open("rb") as reader:
+        write_durably(path, b"new")
+        assert b"new" not in reader.read()
+    assert path.read_bytes() == b"new"
+    assert not path.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert other.read_bytes() == b"kept"
 
 
 def test_a_full_disk_leaves_the_old_file_untouched(tmp_path: Path) -> None:

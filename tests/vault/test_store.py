@@ -249,11 +249,13 @@ def test_a_transaction_is_whole_or_not_at_all(store: Store) -> None:
     with pytest.raises(StoreError, match="cannot be written"):
         change_and_run("UPDATE nowhere SET number = 6")
     with pytest.raises(sqlite3.IntegrityError):
-        change_and_run("INSERT INTO epoch VALUES (1, 6)")
+        change_and_run("INSERT INTO epoch (only_row, number) VALUES (1, 6)")
     assert store.epoch() == 1
 
 
-def test_records_of_the_first_schema_are_gone_and_leave_no_byte(tmp_path: Path) -> None:
+def test_records_of_the_first_schema_are_gone_and_leave_no_byte(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "vault.db"
     old = sqlite3.connect(path, isolation_level=None)
     old.executescript(
@@ -273,6 +275,11 @@ def test_records_of_the_first_schema_are_gone_and_leave_no_byte(tmp_path: Path) 
     left = raw_bytes(tmp_path)
     assert not any(body[start : start + 16] in left for body in bodies for start in range(0, 2000, 16))
     store.close()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "30 templates" in said
+    assert "enrol anew" in said
+    Store(path).close()
+    assert not capsys.readouterr().err
 
 
 def test_the_database_is_for_its_owner_alone(store: Store, tmp_path: Path) -> None:
@@ -320,8 +327,9 @@ def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path, damage: s
         path.write_bytes(sound[:8192] + secrets.token_bytes(40_000) + sound[48_192:])
     else:
         path.write_bytes(sound[: len(sound) // 2])
-    with pytest.raises(StoreError, match="move it away and begin anew"):
+    with pytest.raises(StoreError, match="move it away and enrol everyone anew; badges go on") as refused:
         Store(path)
+    assert "backup" not in str(refused.value), "no backup holds vault.db"
 
 
 def test_damage_under_a_running_vault_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -333,7 +341,7 @@ def test_damage_under_a_running_vault_is_an_error_of_ours(tmp_path: Path) -> Non
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(secrets.token_bytes(path.stat().st_size - 4096))
-    with pytest.raises(StoreError, match=r"vault\.db cannot be read: .* is malformed; restore"):
+    with pytest.raises(StoreError, match=r"vault\.db cannot be read: .* is malformed; move it"):
         list(store.each())
     assert store.integrity() is False
     store.close()

@@ -5,15 +5,17 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance.vault.claims import Vaulted
 from appliance.vault.decommission import Decommissioned, destroy_keys
+from appliance.vault.epoch import Epochs
 from appliance.vault.erasing import erase, rotate
 from appliance.vault.keys import KeyLost
 from appliance.vault.opening import open_vault
-from appliance.vault.store import StoreError
+from appliance.vault.store import Store, StoreError
 from appliance.vault.tpm import Binder
 from tests.vault.faces import enrol, face, opens, vault_of
 from tests.vault.software_tpm import software_tpm
@@ -145,6 +147,62 @@ def test_a_vault_that_gets_a_tpm_begins_a_new_epoch_in_it(folder: Path, tcti: st
     (folder / "epoch-2.key").write_bytes(before)
     with pytest.raises(KeyLost):
         open_vault(folder)
+
+
+def test_a_card_from_before_the_tpm_does_not_open_with_it(folder: Path, tmp_path: Path, tcti: str) -> None:
+    vault = opened(folder, "")
+    gone, kept = enrol(vault, face(1)), enrol(vault, face(2))
+    vault.store.close()
+    shutil.copytree(folder, tmp_path / "before")
+    for _ in range(2):  # either index holds the secret in force
+        vault = opened(folder, tcti)
+        erase(vault.epochs, vault.store, [gone.handle])
+        rotate(vault.epochs, vault.store)
+        vault.store.close()
+        shutil.copytree(tmp_path / "before", tmp_path / "put back")
+        with pytest.raises(KeyLost, match="from before the TPM was used"):
+            open_vault(tmp_path / "put back", tcti)
+        # The pending file of the migration, as it was on the newest card, does not help either.
+        for each in folder.glob("epoch-*.key"):
+            shutil.copy(each, tmp_path / "put back" / "epoch-2.pending")
+        with pytest.raises(KeyLost, match="from before the TPM was used"):
+            open_vault(tmp_path / "put back", tcti)
+        shutil.rmtree(tmp_path / "put back")
+    vault = opened(folder, tcti)
+    assert opens(vault, kept)
+    vault.store.close()
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_the_first_use_of_a_tpm_that_was_cut_short_is_finished(
+    folder: Path, tcti: str, committed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = opened(folder, "")
+    token = enrol(vault, face(1))
+    vault.store.close()
+    with monkeypatch.context() as cut:
+
+        def dies(store: Any, *arguments: Any) -> int:
+            if committed and isinstance(store, Store):
+                change(store, *arguments)
+            cut.setattr(Epochs, "resolve", dies)
+            raise _PowerCut
+
+        change = Store.change_epoch
+        cut.setattr(Store, "change_epoch", dies)
+        with pytest.raises(_PowerCut):
+            open_vault(folder, tcti)
+    assert len(indices(tcti)) == 1
+    assert sorted(path.name for path in folder.glob("epoch*")) == ["epoch-1.key", "epoch-2.pending"]
+    vault = opened(folder, tcti)
+    assert vault.store.epoch() == 2
+    assert opens(vault, token)
+    assert len(indices(tcti)) == 1
+    vault.store.close()
+
+
+class _PowerCut(BaseException):
+    pass
 
 
 def test_a_new_root_key_takes_the_tpm_along(folder: Path, tcti: str) -> None:
