@@ -25,7 +25,7 @@ from appliance.commands.people import badges_app, consent_app, enrol, erase, peo
 from appliance.commands.shared import AsJson, Config, Packs, default_packs, ensure_pack, progress, show_table
 from appliance.commands.simulate import simulate_app
 from appliance.commands.site import accounts_app, events, status
-from appliance.commands.vault import check, decommission, rotate_keys
+from appliance.commands.vault import check, decommission, rotate_keys, trust_clock
 from appliance.errors import ConfigurationError, DrempelError
 from appliance.process import ZONES
 from appliance.settings import load
@@ -233,7 +233,7 @@ for name, group in (
     app.add_typer(group, name=name)
 for command in (
     *(bench, evaluate, enrol, erase, status, events),
-    *(check, rotate_keys, backup, restore, decommission),
+    *(check, rotate_keys, trust_clock, backup, restore, decommission),
 ):
     app.command()(command)
 

@@ -70,6 +70,7 @@ class Event(enum.StrEnum):
     ERASED = "erased"
     EXPIRED = "expired"
     KEYS_ROTATED = "keys rotated"
+    CLOCK_TRUSTED = "clock trusted"
     DECOMMISSIONED = "decommissioned"
     # admin
     PERSON_ADDED = "person added"

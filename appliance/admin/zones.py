@@ -28,6 +28,7 @@ from appliance.link.messages import (
     Refused,
     RemoveBadge,
     RotateEpoch,
+    TrustClock,
     VaultState,
 )
 from appliance.link.sockets import Deadline, LinkError, Malformed, connect
@@ -58,6 +59,7 @@ REASONS = {
     Refusal.STORAGE: "the zone could not store it: look at its journal and at the disk",
     Refusal.CLAIM_TAKEN: "this card or number belongs to another template already: use another one",
     Refusal.CLAIM_NOT_SERVED: "this site does not take such a claim: see claims and tier in the settings",
+    Refusal.NOT_THE_TIME: "the clock cannot be right: set it first (timedatectl), and call this again",
     Refusal.NOT_AUTHENTIC: "vault's record was altered and never opens: enrol this person anew",
     Refusal.MALFORMED: "the zone did not understand: are all zones of one version?",
 }
@@ -126,6 +128,14 @@ class VaultLink(_Zone):
             ZoneRefused: it cannot.
         """
         return self._ask_at_length(AskCheck(), Checked, CHECK_TIME)
+
+    def trust_clock(self) -> None:
+        """Have vault take the wall clock for right.
+
+        Raises:
+            LinkError, ZoneRefused: it does not.
+        """
+        self._ask_at_length(TrustClock(), Done, COMMAND_TIME)
 
     def rotate(self) -> None:
         """Have vault begin a new epoch; when this returns, the old key is destroyed.

@@ -60,6 +60,16 @@ def rotate_keys(config: Config = None, as_json: AsJson = False) -> None:
     show(done, "The epoch key is a new one; the old one is destroyed.", as_json=as_json)
 
 
+def trust_clock(config: Config = None, as_json: AsJson = False) -> None:
+    """Say that this device's clock is right, after you looked at it: date, or timedatectl.
+
+    Vault does not believe a clock that jumped far ahead, or back behind what it was: until then, people with
+    hours are not recognised, and use their badge. It was wrong, and is right now? Then this puts it right.
+    """
+    done = api_client(config).call("POST", "/vault/clock")
+    show(done, "Vault goes by the clock from now on.", as_json=as_json)
+
+
 def decommission(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: destroy the keys.")] = False,
     config: Config = None,

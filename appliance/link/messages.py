@@ -66,6 +66,7 @@ class Refusal(enum.IntEnum):
     CLAIM_TAKEN = 0x0A
     CLAIM_NOT_SERVED = 0x0B
     NOT_AUTHENTIC = 0x0C
+    NOT_THE_TIME = 0x0D
 
 
 class ClaimKind(enum.IntEnum):
@@ -311,6 +312,13 @@ class RotateEpoch(Message):
     TYPE = 0x28
 
 
+@dataclass(frozen=True, slots=True)
+class TrustClock(Message):
+    """An administrator looked at the clock: it is right."""
+
+    TYPE = 0x29
+
+
 # --- vault or door to admin ---------------------------------------------------------------------
 
 
@@ -456,6 +464,7 @@ ADMIN_TO_VAULT: tuple[type[Message], ...] = (
     AskCheck,
     Decommission,
     RotateEpoch,
+    TrustClock,
 )
 VAULT_TO_ADMIN: tuple[type[Message], ...] = (Done, Progress, Enrolled, VaultState, Checked, Refused)
 ADMIN_TO_DOOR: tuple[type[Message], ...] = (AddBadge, RemoveBadge, AskDoor, AskEvents)

@@ -175,6 +175,20 @@ class Vaulted:
             self.store.set_rights(handle, rights, half)
         return True
 
+    def tell_of_weaker_records(self) -> None:
+        """Say so where records are of a weaker tier than the site takes: they open nothing, and are still held.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        weaker = self.store.count(above=self.policy.tier)
+        if weaker:
+            print(
+                f"drempel vault: {weaker} records are of a weaker tier than tier = {self.policy.tier} takes: they "
+                "open nothing any more; erase these people's templates, or enrol them anew",
+                file=sys.stderr,
+            )
+
     def keep(self, record: Record, replaces: bytes = NOBODY) -> None:
         """Store a new record, durably.
 

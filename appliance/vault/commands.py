@@ -22,6 +22,7 @@ from appliance.link.messages import (
     Refused,
     RotateEpoch,
     SetRights,
+    TrustClock,
     VaultState,
 )
 from appliance.link.sockets import Deadline, LinkError
@@ -29,8 +30,9 @@ from appliance.rights import BadRights, Rights
 from appliance.settings import Recognition
 from appliance.vault.check import check
 from appliance.vault.claims import Vaulted
+from appliance.vault.clock import NotTheTime
 from appliance.vault.enrolment import Window, Windows
-from appliance.vault.erasing import rotate
+from appliance.vault.erasing import rotate_if_older
 from appliance.vault.keys import wipe
 from appliance.vault.protection import NotAuthentic
 from appliance.vault.store import StoreError
@@ -101,6 +103,28 @@ class Commands:
             for _ in range(vaulted.erase(*handles)):
                 self._journal.note(Event.ERASED)
 
+    def rotate(self, if_older_than: int = 0) -> bool:
+        """Begin a new epoch; whether one was begun.
+
+        Args:
+            if_older_than: seconds of the device's life since this did so last; 0 for now.
+
+        Raises:
+            StoreError: not begun, or the old key may still be there; ask again.
+        """
+        vaulted = self._vaulted
+        age = vaulted.clock.age
+        with vaulted.leases.held():
+            return rotate_if_older(vaulted.epochs, vaulted.store, age, if_older_than)
+
+    def _trust_clock(self) -> Message:
+        try:
+            self._vaulted.clock.confirm()
+        except NotTheTime:
+            return Refused(Refusal.NOT_THE_TIME)
+        self._journal.note(Event.CLOCK_TRUSTED)
+        return Done()
+
     def decommission(self) -> None:
         """Destroy all keys, and end this process; no template here opens ever again.
 
@@ -159,10 +183,11 @@ class Commands:
                 by_tier = (found.tiers[1], found.tiers[2], found.tiers[3])
                 return Checked(*by_tier, found.unreadable, found.epoch, int(found.database_sound))
             case RotateEpoch():
-                with vaulted.leases.held():
-                    rotate(vaulted.epochs, vaulted.store)
+                self.rotate()
                 self._journal.note(Event.KEYS_ROTATED)
                 return Done()
+            case TrustClock():
+                return self._trust_clock()
             case Decommission():
                 self.decommission()
                 return Done()

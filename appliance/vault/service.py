@@ -37,6 +37,9 @@ from appliance.vault.store import StoreError
 LOOK_AT_THE_CLOCK = 60
 LOOK_FOR_THE_EXPIRED = 3600
 """Seconds between two looks."""
+EPOCH_LASTS = 86_400
+"""Seconds after which an epoch is changed where nobody was erased meanwhile: a copy of vault.db and its key brings
+back what waits, counts and rights were then for no longer than that."""
 MAX_DECISIONS = 4
 """Connections of door at a time: an attempt, the next that waits for it, and room for a tamper switch."""
 MAX_COMMANDS = 16
@@ -73,8 +76,11 @@ class VaultService:
         if recognition.enabled:
             check_acknowledged(manifest, recognition.acknowledge)
             self._decider = Decider(manifest.mean, manifest.threshold(recognition.fmr, recognition.probes))
-        store, epochs = open_vault(state, recognition.tpm, settings.paths.runtime / "vault")
+        runtime = settings.paths.runtime / "vault"
+        # A zone with a user of its own is a device's, or means to be.
+        store, epochs = open_vault(state, recognition.tpm, runtime, device=bool(settings.users.vault))
         self._vaulted = Vaulted.of(store, epochs, manifest, settings)
+        self._vaulted.tell_of_weaker_records()
         self._over = threading.Event()
         self._look_at_the_clock = Deadline(0)
         self._look_for_the_expired = Deadline(0)
@@ -86,7 +92,7 @@ class VaultService:
             recognition,
             secrets.token_bytes(HANDLE),
             journal,
-            destroy=partial(destroy_keys, state, settings.paths.runtime / "vault", recognition.tpm),
+            destroy=partial(destroy_keys, state, runtime, recognition.tpm),
             end=self._over.set,
         )
         self._command_slots = threading.BoundedSemaphore(MAX_COMMANDS)
@@ -120,7 +126,7 @@ class VaultService:
         self._journal.note(Event.STOPPED)
 
     def _keep_house(self) -> None:
-        """From time to time: keep the time, and erase what is over."""
+        """From time to time: keep the time, erase what is over, and let no epoch grow old."""
         if self._look_at_the_clock.passed:
             self._look_at_the_clock = Deadline(LOOK_AT_THE_CLOCK)
             self._vaulted.clock.moment()
@@ -132,9 +138,11 @@ class VaultService:
             if over:
                 self._commands.erase(*over)
                 self._journal.note(Event.EXPIRED, records=len(over))
+            if self._commands.rotate(if_older_than=EPOCH_LASTS):
+                self._journal.note(Event.KEYS_ROTATED)
         except StoreError as error:
-            # They open nothing all the same; the next look tries again.
-            print(f"drempel vault: expired records are not erased yet: {error}", file=sys.stderr)
+            # What is over opens nothing all the same; the next look tries again.
+            print(f"drempel vault: the hourly clean-up is not done yet: {error}", file=sys.stderr)
 
     def _listen(
         self,

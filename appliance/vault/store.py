@@ -243,9 +243,9 @@ class Store:
             db.execute("UPDATE record SET rights = ? WHERE handle = ?", (rights, handle))
             db.execute("UPDATE half SET half = ? WHERE handle = ?", (half, handle))
 
-    def count(self) -> int:
-        """How many records there are."""
-        row = self._one("SELECT count(*) FROM record")
+    def count(self, above: int = 0) -> int:
+        """How many records there are of a tier above this one; of all without it."""
+        row = self._one("SELECT count(*) FROM record WHERE tier > ?", above)
         return int(row[0]) if row else 0
 
     def epoch(self) -> int | None:
@@ -362,7 +362,7 @@ class Store:
         self.records_read += 1
         return _record(row)
 
-    def _one(self, statement: str, *values: bytes) -> tuple[Any, ...] | None:
+    def _one(self, statement: str, *values: bytes | int) -> tuple[Any, ...] | None:
         with self._reading():
             row: tuple[Any, ...] | None = self._db.execute(statement, values).fetchone()
         return row

@@ -43,6 +43,7 @@ RULES = {
     "GET /door/events": WATCH,
     "GET /vault/check": WATCH,
     "POST /vault/rotation": ALONE,
+    "POST /vault/clock": ALONE,
     "POST /decommission": ALONE,
     "GET /status": ALL,
     "GET /settings": WATCH,

@@ -15,7 +15,7 @@ from appliance.journal import Event
 
 routes = router("", "vault")
 
-_REFUSED = documented(HTTPStatus.CONFLICT, "Vault cannot say: recognition is off, say.")
+_REFUSED = documented(HTTPStatus.CONFLICT, "Vault cannot: its disk is full, say. Nothing changed.")
 
 
 class Records(BaseModel):
@@ -121,6 +121,31 @@ def rotate(house: Used, caller: Calling) -> Rotation:
     house.vault.rotate()
     house.acts.note(Event.KEYS_ROTATED, caller.account)
     return Rotation(state=Rotating.ROTATED)
+
+
+class Trust(enum.StrEnum):
+    """How the clock stands."""
+
+    TRUSTED = "trusted"
+
+
+class TrustedClock(BaseModel):
+    """Vault takes the wall clock for right."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"state": "trusted"}]})
+
+    state: Trust
+
+
+@routes.post(
+    "/vault/clock", responses=documented(HTTPStatus.CONFLICT, "The clock is before this program: set it.")
+)
+@allows(Role.ADMINISTRATOR)
+def trust_clock(house: Used, caller: Calling) -> TrustedClock:
+    """Say that the wall clock is right, forward or back, after you looked: vault goes by it from now on."""
+    house.vault.trust_clock()
+    house.acts.note(Event.CLOCK_TRUSTED, caller.account)
+    return TrustedClock(state=Trust.TRUSTED)
 
 
 @routes.post(
