@@ -176,7 +176,7 @@ class Vaulted:
         return True
 
     def tell_of_weaker_records(self) -> None:
-        """Say so where records are of a weaker tier than the site takes: they open nothing, and are still held.
+        """Say where records are of a weaker tier than the site takes: they open nothing, and are still held.
 
         Raises:
             StoreError: the database cannot be read.
@@ -184,8 +184,8 @@ class Vaulted:
         weaker = self.store.count(above=self.policy.tier)
         if weaker:
             print(
-                f"drempel vault: {weaker} records are of a weaker tier than tier = {self.policy.tier} takes: they "
-                "open nothing any more; erase these people's templates, or enrol them anew",
+                f"drempel vault: {weaker} records are of a weaker tier than tier = {self.policy.tier} takes: "
+                "they open nothing any more; erase these people's templates, or enrol them anew",
                 file=sys.stderr,
             )
 

@@ -38,8 +38,8 @@ LOOK_AT_THE_CLOCK = 60
 LOOK_FOR_THE_EXPIRED = 3600
 """Seconds between two looks."""
 EPOCH_LASTS = 86_400
-"""Seconds after which an epoch is changed where nobody was erased meanwhile: a copy of vault.db and its key brings
-back what waits, counts and rights were then for no longer than that."""
+"""Seconds after which an epoch is changed, whoever was erased meanwhile: for no longer than that, a copy of
+vault.db and its key brings back what waits, counts and rights were."""
 MAX_DECISIONS = 4
 """Connections of door at a time: an attempt, the next that waits for it, and room for a tamper switch."""
 MAX_COMMANDS = 16
