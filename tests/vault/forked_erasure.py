@@ -1,17 +1,21 @@
 """Run as a script: erase one record, again and again from the same start, dying one step later each time.
 
 A step is a call that changes a file of keys, or a statement of SQLite. Arguments: the folder of a vault, an
-empty folder for the copies, the handle in hexadecimal, `erase` or `rotate`. Copy N is what a death before
+empty folder for the copies, the handle in hexadecimal, `erase`, `rotate`, or `start`: that is a start alone,
+which finishes what an earlier death left. Copy N is what a death before
 step N leaves; the last copy is the one that lived. Prints how many there are.
 """
 
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import appliance.vault.store
+from appliance.database import open_database
 from appliance.vault.erasing import erase, rotate
 from appliance.vault.opening import open_vault
 
@@ -20,7 +24,6 @@ CALLS = ("open", "write", "fsync", "rename", "unlink")
 
 def live_until(fatal: int, folder: Path, handle: bytes, act: str) -> None:
     """Erase, and die at step `fatal`."""
-    store, epochs = open_vault(folder)
     steps = 0
 
     def step() -> None:
@@ -36,10 +39,21 @@ def live_until(fatal: int, folder: Path, handle: bytes, act: str) -> None:
 
         return counting
 
+    def traced(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        database = open_database(*arguments, **named)
+        database.set_trace_callback(lambda _: step())
+        return database
+
+    if act == "start":
+        vars(appliance.vault.store)["open_database"] = traced
+    else:
+        store, epochs = open_vault(folder)
+        store._db.set_trace_callback(lambda _: step())
     for name in CALLS:
         setattr(os, name, counted(getattr(os, name)))
-    store._db.set_trace_callback(lambda _: step())
-    if act == "erase":
+    if act == "start":
+        open_vault(folder)
+    elif act == "erase":
         erase(epochs, store, [handle])
     else:
         rotate(epochs, store)

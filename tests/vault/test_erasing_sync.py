@@ -204,6 +204,32 @@ def test_no_other_change_begins_before_the_last_one_is_settled(
     vault.store.close()
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_start_that_settles_a_change_may_die_at_any_step(
+    folder: Path, tmp_path: Path, committed: bool
+) -> None:
+    vault = opened(folder)
+    kept = enrol(vault, face(1))
+    new = vault.epochs.begin()
+    if committed:
+        rewrapping = _rewrapping(vault.epochs.device, vault.epochs.current, new)
+        vault.store.change_epoch(2, (), rewrapping)
+    vault.store.close()
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    script = [sys.executable, "-m", "tests.vault.forked_erasure", str(folder), str(copies), "", "start"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=HERE.parent.parent)
+    assert done.returncode == 0, done.stderr
+    count = int(done.stdout)
+    assert count > 15
+    for number in range(count):
+        after = opened(copies / str(number))
+        assert after.store.epoch() == (2 if committed else 1)
+        assert keys_in(copies / str(number)) == [f"epoch-{after.store.epoch()}.key"]
+        assert opens(after, kept)
+        after.store.close()
+
+
 def test_a_start_destroys_nothing_beside_a_pending_key_on_a_disk_that_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
