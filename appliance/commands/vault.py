@@ -5,7 +5,9 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -60,13 +62,25 @@ def rotate_keys(config: Config = None, as_json: AsJson = False) -> None:
     show(done, "The epoch key is a new one; the old one is destroyed.", as_json=as_json)
 
 
-def trust_clock(config: Config = None, as_json: AsJson = False) -> None:
+def trust_clock(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: the clock is right.")] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
     """Say that this device's clock is right, after you looked at it: date, or timedatectl.
 
     Vault does not believe a clock that jumped far ahead, or back behind what it was: until then, people with
     hours are not recognised, and use their badge. It was wrong, and is right now? Then this puts it right.
     """
-    done = api_client(config).call("POST", "/vault/clock")
+    api = api_client(config)
+    if not yes:
+        now = datetime.now(tz=UTC).astimezone(ZoneInfo(load(config).site.time_zone))
+        if not sys.stdin.isatty():
+            raise ConfigurationError("there is no terminal to ask on: add --yes where the clock is right")
+        # A wrong time that is confirmed ends every template that it takes for over, a day later.
+        if not typer.confirm(f"This device says that it is {now:%A %d %B %Y, %H:%M} there. Is that right?"):
+            raise ConfigurationError("set the clock first (timedatectl): nothing changed")
+    done = api.call("POST", "/vault/clock")
     show(done, "Vault goes by the clock from now on.", as_json=as_json)
 
 

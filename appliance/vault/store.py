@@ -328,11 +328,11 @@ class Store:
             sqlite3.IntegrityError: as SQLite says it; the caller knows what it means.
         """
         with self._lock:
-            if self._db.in_transaction:
-                # Part of the one that is under way on this thread: the lock lets no other in.
-                yield self._db
-                return
             try:
+                if self._db.in_transaction:
+                    # Part of the one that is under way on this thread: the lock lets no other in.
+                    yield self._db
+                    return
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db
