@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from appliance.evaluation.guessing_simulation import SimulatedTime
 from appliance.link.messages import ClaimKind
-from appliance.rights import Rights, Window
+from appliance.rights import ALWAYS, Rights, Window
 from appliance.settings import Recognition
 from appliance.vault import credentials
+from appliance.vault.check import check
 from appliance.vault.claims import Vaulted, read_credential
 from appliance.vault.clock import DAY, EARLIEST
 from appliance.vault.credentials import Credential, of_card, of_number
 from appliance.vault.limits import claim_key
-from appliance.vault.protection import DEVICE, SHARED, Opened
-from appliance.vault.store import Record
+from appliance.vault.protection import DEVICE, SHARED, Opened, terms_of
+from appliance.vault.store import LookupTaken, Record
 from appliance.vault.token import Token
+from tests.cases import many
 from tests.vault.faces import EDGE, RECOGNITION, again, at, enrol, enrol_for, enrol_on_token, face, vault_in
+from tests.vault.records import flipped
 
 CARD = of_card(128, (1 << 127) + 4711)
 OTHER_CARD = of_card(128, (1 << 127) + 4712)
@@ -442,3 +447,64 @@ def test_a_pin_is_braked_before_anything_is_known_of_the_number(every_kind: Vaul
         assert every_kind.open(shown(every_kind, wire)) is None
         took.append(time.monotonic() - began)
     assert min(took) > 0.5 * max(took), took
+
+
+# What else a row says.
+
+
+@many
+@given(
+    lookup=st.none() | st.binary(min_size=32, max_size=32),
+    rights=st.binary(max_size=122),
+    end=st.integers(-(2**40), 2**40),
+    data=st.data(),
+)
+def test_every_bit_of_a_records_terms_is_bound(
+    lookup: bytes | None, rights: bytes, end: int, data: st.DataObject
+) -> None:
+    terms = terms_of(lookup, rights, end)
+    others = [terms_of(lookup, rights, end ^ 1 << data.draw(st.integers(0, 39)))]
+    others.append(terms_of(None if lookup else bytes(32), rights, end))
+    bit = data.draw(st.integers(0, 8 * 122 - 1))
+    if rights:
+        others += [terms_of(lookup, flipped(rights, bit), end), terms_of(lookup, rights[:-1], end)]
+    if lookup:
+        others.append(terms_of(flipped(lookup, bit), rights, end))
+    assert len(terms) == 32
+    assert terms not in others
+
+
+@pytest.mark.parametrize(
+    "altered",
+    ["rights = x''", "rights = zeroblob(122)", "expires_at = expires_at + 1", "lookup = randomblob(32)"],
+)
+def test_a_row_whose_terms_were_altered_opens_nothing_and_is_found(every_kind: Vaulted, altered: str) -> None:
+    """With plain SQLite and no key: an expired person must not come back, nor a card find another record."""
+    enrol_for(every_kind, face(1), CARD)
+    assert check(every_kind.store, every_kind.epochs).unreadable == 0
+    with every_kind.store.transaction() as db:
+        db.execute(f"UPDATE record SET {altered}")  # noqa: S608 - the test's own words
+    assert score(every_kind, shown(every_kind, CARD)) is None
+    assert check(every_kind.store, every_kind.epochs).unreadable == 1
+
+
+def test_rights_are_changed_with_their_seal(every_kind: Vaulted) -> None:
+    handle = enrol_for(every_kind, face(1), CARD)
+    assert every_kind.set_rights(handle, Rights(valid_until=EARLIEST).encode())
+    assert score(every_kind, shown(every_kind, CARD)) is None
+    assert every_kind.set_rights(handle, ALWAYS)
+    assert score(every_kind, shown(every_kind, CARD)) == pytest.approx(1, abs=1e-6)
+    assert check(every_kind.store, every_kind.epochs).unreadable == 0
+    assert not every_kind.set_rights(bytes(16), ALWAYS)
+
+
+def test_a_card_is_taken_over_by_its_persons_next_record_alone(every_kind: Vaulted) -> None:
+    old = enrol_for(every_kind, face(1), CARD)
+    row = every_kind.store.read(old)
+    assert row is not None
+    epoch = every_kind.epochs.current.epoch
+    with pytest.raises(LookupTaken):
+        every_kind.keep(replace(row, handle=b"n" * 16), replaces=b"x" * 16)
+    every_kind.keep(replace(row, handle=b"n" * 16), replaces=old)
+    assert every_kind.store.read(old) is None
+    assert every_kind.epochs.current.epoch == epoch + 1, "the old record is erased for good"

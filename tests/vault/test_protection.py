@@ -175,7 +175,10 @@ def test_each_part_is_bound_to_everything_that_it_belongs_to() -> None:
     ]
     bound = {each.data(part, epoch) for each in everywhere for part in (1, 2) for epoch in (0, 1, 2)}
     assert len(bound) == len(everywhere) * 2 * 3
-    assert {len(each) for each in bound} == {88}
+    # A half is bound to its record's terms as well.
+    assert {len(each.data(1)) for each in everywhere} == {88 + 32}
+    assert {len(each.data(2)) for each in everywhere} == {88}
+    assert binding.data(1) != replace(binding, terms=b"t" * 32).data(1)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +188,7 @@ def test_each_part_is_bound_to_everything_that_it_belongs_to() -> None:
         {"handle": bytes(17)},
         {"device": b""},
         {"pack": bytes(33)},
+        {"terms": bytes(31)},
         {"tier": 0},
         {"tier": 4},
         {"version": 256},

@@ -76,7 +76,9 @@ def test_every_flipped_bit_of_a_stored_part_is_refused_and_seen_without_a_secret
 
 
 @many
-@given(kept=records(), bit=bits, part=st.sampled_from(["handle", "device", "pack", "version", "tier"]))
+@given(
+    kept=records(), bit=bits, part=st.sampled_from(["handle", "device", "pack", "version", "tier", "terms"])
+)
 def test_every_flipped_bit_of_what_a_record_is_bound_to_is_refused(kept: Kept, bit: int, part: str) -> None:
     before: Any = getattr(kept.binding, part)
     after: Any = flipped(before, bit) if isinstance(before, bytes) else before ^ 1 << bit % 8

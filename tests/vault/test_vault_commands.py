@@ -407,7 +407,8 @@ def test_expired_records_are_erased_by_themselves_a_day_after_their_end(house: H
     _look(house)
     wait_for(lambda: house.state().records == 1)
     assert vaulted.store.exists(staying.handle)
-    assert vaulted.epochs.current.epoch == 2
+    # One for the erasure, and one a day.
+    assert vaulted.epochs.current.epoch >= 2
     assert {"expired", "erased"} <= set(house.events())
 
 
