@@ -32,7 +32,7 @@ _DRAFTS = "restoring"
 
 
 class TombstonesLost(ConfigurationError):
-    """The registry on this device cannot be read, so nobody knows what ended since the backup."""
+    """The registry on this device is gone or unreadable, so nobody knows what ended since the backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def restore(
         contents: the backup.
         config: where the settings file is, or is to be.
         keep_settings: leave that file as it is, and obey it.
-        tombstones_lost: go on where the registry on this device is damaged.
+        tombstones_lost: go on where the registry on this device is damaged or gone.
 
     Raises:
         ConfigurationError: a zone runs; the settings do not fit; this needs root. Nothing changed.
@@ -84,10 +84,12 @@ def restore(
             raise BackupUnreadable(
                 f"a part of this backup cannot be used: {error}; use another backup"
             ) from error
-        # The key before its file: were it cut short here, door would say so and open for nobody.
+        # The registry first: cut short after it, this is run again and finds its own tombstones; door's files
+        # without it would look like a device whose registry is gone. The key before its file: were it cut
+        # short there, door would say so and open for nobody.
+        _install(registry, settings, "admin")
         _install(drafts / "badge.key", settings, "door")
         _install(badges, settings, "door")
-        _install(registry, settings, "admin")
         if not keep_settings:
             _install_settings(contents.config, config)
         _note(settings, lost=tombstones == "lost")
@@ -140,8 +142,16 @@ def _current_registry(settings: Settings, drafts: Path, *, lost: bool) -> tuple[
     with acting_as(settings.users.admin):
         # Also where it is a link to what this user may not see: that is no new device.
         there = os.path.lexists(path)
-    if not there:
+    if not there and _is_new(settings):
         return "none", None
+    if not there:
+        if lost:
+            return "lost", None
+        raise TombstonesLost(
+            f"{path} is gone, though other zones hold something: nobody can tell who withdrew, was erased, "
+            "or lost a badge since the backup: look in your own records, restore with --tombstones-lost, and "
+            "erase these people again"
+        )
     copy = drafts / "current.db"
     try:
         copy.write_bytes(copy_database(path, settings.users.admin))
@@ -154,6 +164,16 @@ def _current_registry(settings: Settings, drafts: Path, *, lost: bool) -> tuple[
             "in your own records, restore with --tombstones-lost, and erase these people again"
         ) from error
     return "replayed", copy
+
+
+def _is_new(settings: Settings) -> bool:
+    """Whether no zone of this device has ever held anything."""
+    held: list[tuple[Zone, str]] = [("door", "badges.db"), ("vault", "vault.db")]
+    for zone, name in held:
+        with acting_as(getattr(settings.users, zone)):
+            if os.path.lexists(settings.zone_state(zone) / name):
+                return False
+    return True
 
 
 def _badges_in_force(settings: Settings, drafts: Path, key: bytes, known: set[bytes]) -> set[bytes]:

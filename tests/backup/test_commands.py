@@ -129,7 +129,10 @@ def test_on_a_new_device_it_says_that_nobody_knows_what_ended_since(site: Door, 
     words = (str(tmp_path / "backup"), "--passphrase-file", str(tmp_path / "passphrase"))
     run("backup", *words)
     site.close()
+    # A registry alone that is gone is no new device: who was erased since would come back unseen.
     (tmp_path / "state" / "admin" / "registry.db").unlink()
+    assert "--tombstones-lost" in str(run("restore", *words, status=2).exception)
+    (tmp_path / "state" / "door" / "badges.db").unlink()
     done = run("restore", *words)
     assert "look in your own records" in done.stderr
     assert "enrolled anew" in done.stderr
