@@ -1,6 +1,7 @@
 """What erasing leaves, whatever it is cut short by."""
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -246,6 +247,9 @@ def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(folder: Path
     opened(folder).store.close()
     tokens: dict[bytes, bytes] = {}
     erased: set[bytes] = set()
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
     for _ in range(6):
         child = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(CHILD), str(folder)],
@@ -254,7 +258,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(folder: Path
         )
         assert child.stdout is not None
         assert child.stdout.readline() == b"begun\n"
-        time.sleep(0.05 + secrets.randbelow(300) / 1000)
+        time.sleep(moments.uniform(0.05, 0.35))
         child.send_signal(signal.SIGKILL)
         said = child.stdout.read().decode().splitlines()
         child.stdout.close()
