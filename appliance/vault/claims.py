@@ -15,13 +15,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from appliance.errors import ConfigurationError
+from appliance.link.claims import NotACredential
 from appliance.link.messages import ClaimKind
 from appliance.packs.manifest import Manifest
 from appliance.rights import ALWAYS, BadRights, Rights, allows
 from appliance.settings import Settings
 from appliance.vault.clock import Clock
 from appliance.vault.comparison import Vector
-from appliance.vault.credentials import Credential, NotACredential, parse
+from appliance.vault.credentials import Credential, parse
 from appliance.vault.epoch import Epochs
 from appliance.vault.erasing import erase, rotate
 from appliance.vault.expiry import expired

@@ -1,17 +1,9 @@
 """Claims that pass through door: a card's credential, or a number with its PIN (design §2, §4).
 
-On the wire, 64 bytes at most: a kind, and then
-
-- card `0xC1`: the number of bits (one byte, 96 to 255), and the bits, right-aligned in as few bytes as hold
-  them. At least 96 of them must be random and secret, as in a sector or file that is read with a key: then
-  they are `S`, and open a record of tier 2. A UID or a Wiegand number is short, printed or broadcast, and is
-  never `S`: door does not send it here.
-- number and PIN `0xC2`: the number of digits and the digits in ASCII, of the number (1 to 10) and of the PIN
-  (4 to 12). Tier 3 alone.
-
-Which record is claimed stands in its row as `lookup = HMAC-SHA256(index key, kind ‖ value)` (RFC 2104): the
-index key is the vault's own and is not in the database. It makes a pseudonym of a number, which whoever holds
-the device can guess; of a card's 96 random bits it tells nothing.
+What is on the wire stands in `appliance.link.claims`. Which record is claimed stands in its row as
+`lookup = HMAC-SHA256(index key, kind ‖ value)` (RFC 2104). The index key is the vault's own and is not in the
+database. The lookup makes a pseudonym of a number, which whoever holds the device can guess; of a card's 96
+random bits it tells nothing.
 
 **The brake.** A PIN of four digits is guessed by whoever holds the device and its keys. Argon2id only makes
 each guess dear: `B = Argon2id(PIN, salt = lookup, secret = HKDF(index key))` with 64 MiB, 3 passes and 4
@@ -27,27 +19,16 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from appliance.errors import DrempelError
+from appliance.link.claims import CARD, CARD_BITS, DIGITS, NUMBER, NUMBER_DIGITS, PIN_DIGITS, NotACredential
 from appliance.link.messages import ClaimKind
 from appliance.vault.keys import KEY, wipe
 
-CARD = 0xC1
-NUMBER = 0xC2
-CARD_BITS = range(96, 256)
-"""Bits of a card's credential: fewer can be guessed by who holds the device."""
-NUMBER_DIGITS = range(1, 11)
-PIN_DIGITS = range(4, 13)
 MEMORY = 64 * 1024
 """KiB that the brake fills (RFC 9106 §4, second recommended option)."""
 SALT = 16
 """Bytes of the salt (RFC 9106 §3.1)."""
 PASSES = 3
 LANES = 4
-_DIGITS = frozenset(b"0123456789")
-
-
-class NotACredential(DrempelError, ValueError):
-    """Bytes that are no claim of a known kind."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -93,33 +74,6 @@ def parse(claim: bytearray, index_key: bytearray) -> Credential:
         wipe(claim)
 
 
-def of_card(bits: int, value: int) -> bytearray:
-    """The claim that door sends of a card whose credential has `bits` bits.
-
-    Raises:
-        NotACredential: too few bits to be a secret, or more than a card has.
-    """
-    if bits not in CARD_BITS or value.bit_length() > bits:
-        raise NotACredential(f"a card's credential has {CARD_BITS.start} to {CARD_BITS.stop - 1} bits")
-    return bytearray([CARD, bits]) + value.to_bytes((bits + 7) // 8)
-
-
-def of_number(number: str, pin: str) -> bytearray:
-    """The claim that door sends of a number and a PIN.
-
-    Raises:
-        NotACredential: not of digits, or not as many as they may have.
-    """
-    claim = bytearray([NUMBER])
-    for text, lengths in ((number, NUMBER_DIGITS), (pin, PIN_DIGITS)):
-        digits = text.encode("ascii", "replace")
-        if len(digits) not in lengths or not _DIGITS.issuperset(digits):
-            raise NotACredential("a number of 1 to 10 digits and a PIN of 4 to 12")
-        claim.append(len(digits))
-        claim += digits
-    return claim
-
-
 def brake(pin: bytearray, salt: bytes, index_key: bytearray) -> bytearray:
     """`B`, 32 bytes: Argon2id of a PIN (4 to 12 ASCII digits), salted by its number's lookup (16 bytes).
 
@@ -159,11 +113,11 @@ def _number(claim: bytearray, index_key: bytearray) -> Credential:
     with memoryview(claim) as view:
         digits = view[1]
         number, rest = view[1 : 2 + digits], view[2 + digits :]
-        if digits not in NUMBER_DIGITS or len(number) != 1 + digits or not _DIGITS.issuperset(number[1:]):
+        if digits not in NUMBER_DIGITS or len(number) != 1 + digits or not DIGITS.issuperset(number[1:]):
             raise NotACredential("a number that is none")
         if len(rest) == 0 or rest[0] not in PIN_DIGITS or len(rest) != 1 + rest[0]:
             raise NotACredential("a PIN of an impossible length")
-        if not _DIGITS.issuperset(rest[1:]):
+        if not DIGITS.issuperset(rest[1:]):
             raise NotACredential("a PIN that is not of digits")
         return Credential(
             ClaimKind.NUMBER, _lookup(index_key, view[: 2 + digits]), bytearray(rest[1:]), index_key

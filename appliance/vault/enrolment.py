@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from appliance.link.claims import NotACredential
 from appliance.link.messages import (
     ClaimKind,
     Guidance,
@@ -22,7 +23,7 @@ from appliance.link.sockets import Deadline
 from appliance.vault.attempt import CLOSING_MARGIN, Decider, take_embedding
 from appliance.vault.claims import Vaulted
 from appliance.vault.comparison import NotAnEmbedding, Vector, make_template, score
-from appliance.vault.credentials import Credential, NotACredential, parse
+from appliance.vault.credentials import Credential, parse
 from appliance.vault.keys import random_bytes, wipe
 from appliance.vault.look import LensLook, drop
 from appliance.vault.protection import ON_TOKEN, seal

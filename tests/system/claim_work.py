@@ -5,8 +5,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from appliance.link.claims import of_number
 from appliance.vault.claims import Vaulted, read_credential
-from appliance.vault.credentials import Credential, of_number
+from appliance.vault.credentials import Credential
 from appliance.vault.protection import DEVICE, seal
 from appliance.vault.store import Record
 from appliance.vault.token import Token

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from appliance.link.claims import of_card, of_number
 from appliance.link.messages import ClaimKind, Erase
-from appliance.vault.credentials import of_card, of_number
 from appliance.vault.token import Token
 from tests.looking import only_root_looks_in
 from tests.system.bare_zones import BareZones, bare_zones, before_the_lens

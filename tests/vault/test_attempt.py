@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.link.claims import of_card, of_number
 from appliance.link.messages import (
     CameraOpen,
     CodeRead,
@@ -30,7 +31,7 @@ from appliance.settings import Recognition
 from appliance.vault.attempt import CLOSING_MARGIN, verify
 from appliance.vault.claims import Claimed, Vaulted
 from appliance.vault.clock import DAY, EARLIEST
-from appliance.vault.credentials import Credential, of_card, of_number
+from appliance.vault.credentials import Credential
 from appliance.vault.limits import claim_key
 from appliance.vault.look import SLEPT, DoorGone, LensGone, LensLook
 from appliance.vault.protection import Opened

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from appliance.evaluation.guessing_simulation import SimulatedTime
+from appliance.link.claims import of_card, of_number
 from appliance.link.messages import ClaimKind
 from appliance.rights import ALWAYS, Rights, Window
 from appliance.settings import Recognition
@@ -21,7 +22,7 @@ from appliance.vault import credentials
 from appliance.vault.check import check
 from appliance.vault.claims import Vaulted, read_credential
 from appliance.vault.clock import DAY, EARLIEST
-from appliance.vault.credentials import Credential, of_card, of_number
+from appliance.vault.credentials import Credential
 from appliance.vault.limits import claim_key
 from appliance.vault.protection import DEVICE, SHARED, Opened, terms_of
 from appliance.vault.store import LookupTaken, Record

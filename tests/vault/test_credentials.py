@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.link.claims import CARD, NUMBER, NotACredential, of_card, of_number
 from appliance.link.decision import MAX_CLAIM
 from appliance.link.messages import ClaimKind
-from appliance.vault.credentials import CARD, NUMBER, NotACredential, brake, of_card, of_number, parse
+from appliance.vault.credentials import brake, parse
 from tests.cases import many
 
 INDEX_KEY = bytearray(range(32))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from appliance.link.claims import of_card, of_number
 from appliance.link.messages import ClaimKind, Embed, Guidance, Hint, OpenEnrolment, Probe, Progress, Refusal
 from appliance.link.sockets import Deadline, LinkError
 from appliance.vault.claims import Vaulted, read_credential
-from appliance.vault.credentials import of_card, of_number
 from appliance.vault.enrolment import Window, Windows, capture
 from appliance.vault.look import LensLook
 from tests.vault.faces import DECIDER, EDGE, RECOGNITION, enrol_for, face, seen, vault_in

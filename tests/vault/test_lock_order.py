@@ -18,6 +18,7 @@ from typing import Any, Self
 import pytest
 
 from appliance.journal import Journal
+from appliance.link.claims import of_card
 from appliance.link.framing import Message
 from appliance.link.messages import (
     AskCheck,
@@ -36,7 +37,6 @@ from appliance.link.sockets import Deadline
 from appliance.rights import Rights
 from appliance.vault.claims import Vaulted, read_credential
 from appliance.vault.commands import Commands
-from appliance.vault.credentials import of_card
 from appliance.vault.enrolment import Window, Windows
 from appliance.vault.expiry import due_for_erasure
 from appliance.vault.token import Token

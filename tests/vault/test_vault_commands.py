@@ -11,6 +11,7 @@ import pytest
 
 from appliance.evaluation.guessing_simulation import SimulatedTime
 from appliance.journal import Event, Journal, JournalError
+from appliance.link.claims import of_card, of_number
 from appliance.link.decision import DESTROY, Answer, Request, read_request
 from appliance.link.framing import Message, read_message, send_message
 from appliance.link.messages import (
@@ -32,7 +33,6 @@ from appliance.link.sockets import Deadline, Late
 from appliance.rights import ALWAYS, RIGHTS, Rights, Window
 from appliance.vault import service as services
 from appliance.vault.clock import DAY, EARLIEST
-from appliance.vault.credentials import of_card, of_number
 from appliance.vault.decommission import Decommissioned
 from appliance.vault.service import VaultService
 from tests.vault.faces import RECOGNITION, enrol_for, enrol_on_token, face, seen
