@@ -11,12 +11,14 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 WORD = 8
 """Bytes by which a run is first found; nothing shorter is a remnant, and a secret has at least as many."""
@@ -113,6 +115,7 @@ def memory(pid: int) -> Iterator[tuple[int, bytes]]:
     """
     os.kill(pid, signal.SIGSTOP)
     try:
+        _wait_until_still(pid)
         regions = Path(f"/proc/{pid}/maps").read_text().splitlines()
         with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as source:
             for region in regions:
@@ -125,6 +128,24 @@ def memory(pid: int) -> Iterator[tuple[int, bytes]]:
                 yield from _touched(begin, source.read(end - begin))
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def _wait_until_still(pid: int) -> None:
+    """Until every thread has stopped: the signal is only on its way, and a thread that ends unmaps its stack."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            states = {
+                (task / "stat").read_text().rpartition(")")[2].split()[0]
+                for task in Path(f"/proc/{pid}/task").iterdir()
+            }
+        except FileNotFoundError:
+            # A thread that ended in between.
+            continue
+        if states <= set("TtZX"):
+            return
+        time.sleep(0.005)
+    pytest.fail("the process does not stand still")
 
 
 def _touched(base: int, data: bytes) -> Iterator[tuple[int, bytes]]:
