@@ -4,11 +4,13 @@ Attempts are served one after the other. What door asks, and admin's commands, a
 own: an open enrolment window keeps neither an erasure nor a decision waiting, and nothing a tamper switch.
 """
 
+import contextlib
+import queue
 import secrets
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -97,7 +99,7 @@ class VaultService:
         )
         self._command_slots = threading.BoundedSemaphore(MAX_COMMANDS)
         self._decision_slots = threading.BoundedSemaphore(MAX_DECISIONS)
-        self._attempts = threading.Lock()
+        self._attempts: queue.SimpleQueue[tuple[socket.socket, bytearray]] = queue.SimpleQueue()
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
@@ -115,6 +117,9 @@ class VaultService:
             )
             threads.append(thread)
             thread.start()
+        threading.Thread(
+            target=self._serve_attempts, args=(stop,), name="vault/attempts", daemon=True
+        ).start()
         self._journal.note(Event.STARTED)
         while not stop.is_set() and not self._over.wait(0.25):
             self._keep_house()
@@ -168,50 +173,72 @@ class VaultService:
                     serve(connection)
 
     def _decide(self, connection: socket.socket) -> None:
-        """Have a connection of door served on a thread of its own: tampering waits for no attempt."""
+        """Have a request of door read on a thread of its own: tampering waits for no attempt."""
         if not self._decision_slots.acquire(timeout=5):
             connection.close()
             return
+        threading.Thread(target=self._read, args=(connection,), name="vault/request", daemon=True).start()
 
-        def serve() -> None:
-            try:
-                self._serve_decision(connection)
-            finally:
-                self._decision_slots.release()
-
-        threading.Thread(target=serve, name="vault/attempt", daemon=True).start()
-
-    def _serve_decision(self, connection: socket.socket) -> None:
-        """Serve one attempt: `01` is the last act of a match, and an error writes nothing at all."""
-        # What door was shown is overwritten however the attempt ends, also before anybody looks at it.
+    def _read(self, connection: socket.socket) -> None:
+        """Read one request, and hand an attempt on; the slot is free again when it has been served."""
         presented = bytearray()
-        with connection:
-            try:
+        handed_on = False
+        try:
+            with self._caught():
                 request = read_request(connection)
                 if isinstance(request.claim, bytearray):
                     presented = request.claim
                 if request.verb is Verb.TAMPER:
                     self._commands.decommission()
                     write_answer(connection, Answer.NO_MATCH)
-                    return
-                if request.verb is not Verb.ATTEMPT:
+                elif request.verb is Verb.ATTEMPT:
+                    self._attempts.put((connection, presented))
+                    handed_on = True
+                else:
                     # Withdrawing at the door needs the durable outbox to admin, and comes with it.
                     raise Malformed("a verb that is not served yet")
-                # One attempt at a time: the next waits, as door does.
-                with self._attempts:
+        finally:
+            if not handed_on:
+                self._end_request(connection, presented)
+
+    def _serve_attempts(self, stop: threading.Event) -> None:
+        """Serve one attempt after the other.
+
+        All on one thread: what the libraries free of one attempt, the next takes, and little lingers.
+        """
+        while not stop.is_set():
+            try:
+                connection, presented = self._attempts.get(timeout=0.25)
+            except queue.Empty:
+                continue
+            try:
+                with self._caught():
                     self._attempt(connection, presented)
-            except Malformed:
-                self._journal.note(Event.HOSTILE_MESSAGE)
-            except DrempelError as error:
-                self._journal.note(Event.FAILED)
-                print(f"drempel vault: {error}", file=sys.stderr)
-            except Exception as error:  # noqa: BLE001 - one attempt may fail; deciding goes on
-                self._journal.note(Event.FAILED)
-                print(f"drempel vault: an attempt failed with {type(error).__name__}", file=sys.stderr)
             finally:
-                wipe(presented)
+                self._end_request(connection, presented)
+
+    def _end_request(self, connection: socket.socket, presented: bytearray) -> None:
+        # What door was shown is overwritten however it ended, also before anybody looked at it.
+        wipe(presented)
+        connection.close()
+        self._decision_slots.release()
+
+    @contextlib.contextmanager
+    def _caught(self) -> Iterator[None]:
+        """An attempt may fail, and writes nothing then; deciding goes on."""
+        try:
+            yield
+        except Malformed:
+            self._journal.note(Event.HOSTILE_MESSAGE)
+        except DrempelError as error:
+            self._journal.note(Event.FAILED)
+            print(f"drempel vault: {error}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._journal.note(Event.FAILED)
+            print(f"drempel vault: an attempt failed with {type(error).__name__}", file=sys.stderr)
 
     def _attempt(self, connection: socket.socket, presented: bytearray) -> None:
+        """Serve one attempt: `01` is the last act of a match."""
         recognition = self._settings.recognition
         if self._decider is None:
             # Recognition is off: whatever stands before the lens, nothing looks at it.

@@ -33,6 +33,8 @@ E = "epoch key E"
 W = "wrapping key W"
 INDEX = "index key"
 HELD = (E, W, INDEX)
+PEPPER = "pepper"
+"""Follows from the index key, which vault holds: a copy that a library left tells nothing more."""
 """What vault holds while it runs, as it must."""
 
 
@@ -183,7 +185,7 @@ def _claimed(shown: Shown, index_key: bytes) -> tuple[str, bytes, bytes, dict[st
         return "lookup", credential.lookup, secret, {"secret S": secret}, b""
     pepper = _expanded(_extracted(bytes(32), index_key), b"drempel pin pepper v2", 32)
     first_hash = _first_hash(shown.pin, credential.lookup, pepper)
-    steps = {"brake B": secret, "pepper": pepper, "Argon2's first hash": first_hash}
+    steps = {"brake B": secret, PEPPER: pepper, "Argon2's first hash": first_hash}
     return "lookup", credential.lookup, secret, steps, b""
 
 

@@ -131,7 +131,7 @@ def memory(pid: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _wait_until_still(pid: int) -> None:
-    """Until every thread has stopped: the signal is only on its way, and a thread that ends unmaps its stack."""
+    """Until every thread has stopped: the signal is on its way, and a thread that ends unmaps its stack."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
         try:
