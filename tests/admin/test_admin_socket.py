@@ -271,6 +271,7 @@ def test_slow_calls_with_tokens_leave_the_administrators_theirs(
             go.set()
 
 
+@pytest.mark.full
 def test_the_servers_own_log_says_nothing_of_what_strangers_send(
     office: Office, me: frozenset[int], capfd: pytest.CaptureFixture[str]
 ) -> None:

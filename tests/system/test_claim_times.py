@@ -72,6 +72,7 @@ def test_sixty_claims_of_each_kind_asked_for() -> None:
     assert Counter(each.kind for each in outcomes) == dict.fromkeys(ASKED, 60) | dict.fromkeys(OTHERS, 6)
 
 
+@pytest.mark.full
 def test_the_command_prints_all_tables(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["--attempts", "4", "--others", "0", "--numbers", "2", "--worlds", "2"])
     said = capsys.readouterr().out

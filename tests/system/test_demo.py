@@ -55,6 +55,7 @@ def test_the_story_is_told_and_nothing_but_local_sockets_is_ever_touched(
     assert written == [Path(".cache/drempel/demo.html")], "and nothing under .cache/Microsoft above all"
 
 
+@pytest.mark.full
 def test_two_pictures_swapped_make_the_story_end_with_exit_1(
     test_models: Path, portrait_paths: dict[str, Path], tmp_path: Path
 ) -> None:

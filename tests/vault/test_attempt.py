@@ -245,6 +245,7 @@ def test_a_card_or_a_number_that_came_with_the_press_needs_no_code(
         assert lens.embeds() == [Embed(RECOGNITION.probes, 0)]
 
 
+@pytest.mark.full
 def test_no_refusal_of_a_card_or_number_tells_its_reason_by_its_time_or_its_words(
     short_folder: Path, cards: Vaulted, me: frozenset[int]
 ) -> None:
