@@ -36,7 +36,7 @@ def _type_byte(kind: type[Message]) -> int:
 
 BY_TYPE: list[type[Message]] = sorted(ALL, key=_type_byte)
 
-_FLAGS = {"hints", "window", "recognition", "missed"}
+_FLAGS = {"hints", "window", "recognition", "missed", "sound"}
 _WIDTHS = {"B": 1, "H": 2, "I": 4}
 
 
