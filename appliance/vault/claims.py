@@ -5,7 +5,6 @@ current ground, of a kind that this site does not take, made with another pack, 
 and the same to everyone outside. Each makes the same writes (see `limits`), and no face is embedded for any.
 """
 
-import contextlib
 import hashlib
 import math
 import sys
@@ -206,9 +205,11 @@ class Vaulted:
             self.store.add(record)
             return
         self.store.add(record, replaces, lambda db: forget(db, self.epochs.index_key, [replaces]))
-        # For good, as every erasure. Where that fails now, the next change of epoch does it.
-        with contextlib.suppress(StoreError):
+        # For good, as every erasure. Where that fails now, the next change of epoch does it, within a day.
+        try:
             rotate(self.epochs, self.store)
+        except StoreError as error:
+            print(f"drempel vault: the replaced record is not erased for good yet: {error}", file=sys.stderr)
 
     def erase(self, *handles: bytes) -> int:
         """Erase records for good, with a change of epoch; how many there were.
